@@ -1,0 +1,30 @@
+#include "cpu.h"
+
+namespace influence {
+
+CpuFeatures detect_cpu() {
+  CpuFeatures cpu;
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+  cpu.avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+             __builtin_cpu_supports("f16c");
+  cpu.avx512 = cpu.avx2 && __builtin_cpu_supports("avx512f") &&
+               __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+               __builtin_cpu_supports("avx512dq");
+  cpu.avx512_bf16 = cpu.avx512 && __builtin_cpu_supports("avx512bf16");
+#elif defined(__aarch64__)
+  cpu.neon = true;  // part of the architecture
+#endif
+  return cpu;
+}
+
+std::vector<std::string> CpuFeatures::names() const {
+  std::vector<std::string> out;
+  if (avx2) out.push_back("avx2");
+  if (avx512) out.push_back("avx512");
+  if (avx512_bf16) out.push_back("avx512_bf16");
+  if (neon) out.push_back("neon");
+  return out;
+}
+
+}  // namespace influence

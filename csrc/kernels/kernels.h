@@ -1,0 +1,132 @@
+// The arithmetic of the engine as tables of functions, one table for each
+// instruction set. An entry's comment is its definition; generic.cc is the same
+// in plain C++ and every other table is tested against float64 numpy.
+//
+// The law every entry keeps: an output number depends on its own inputs alone,
+// summed in an order fixed by the row's length. How many rows, tokens or
+// queries a call covers, and how its caller split them, never changes a bit.
+// (So one accumulator pattern for each output, the same in every tile shape.)
+//
+// Kernels assume what the decoder has checked: sizes positive, pointers valid.
+// No entry allocates, throws, or knows about threads. Any size is allowed, also
+// sizes that no vector width divides; no entry reads or writes past its arrays.
+#pragma once
+
+#include <span>
+
+#include "../cpu.h"
+#include "../spec.h"
+#include "../tensor.h"
+
+namespace influence {
+
+// Positions in a block of the KV cache: a multiple of every vector width, and
+// with head_dim 64 to 128 a block of keys (64 x 128 x 2 bytes) stays in L1.
+inline constexpr int64_t kBlockPositions = 64;
+
+// The most queries that one `attend` call covers; bounds its scratch on the stack.
+inline constexpr int64_t kMaxQueries = 16;
+
+// y = x @ W^T for one dtype of W. Activations are first prepared (converted to
+// what the inner loop eats: float32, bfloat16, later int8 with scales), once
+// for all matrices that share the input.
+struct MatmulKernel {
+  // Bytes of one prepared row; a multiple of kAlignment.
+  int64_t (*prepared_bytes)(int64_t cols);
+
+  // Rows of W that a task should cover, so that they stay in L2 while all
+  // tokens pass over them.
+  int64_t rows_per_task;
+
+  void (*prepare)(const float* x,  // (n_tokens, cols), rows x_stride floats apart
+                  int64_t x_stride, int64_t n_tokens, int64_t cols,
+                  void* out);  // (n_tokens, prepared_bytes(cols)), aligned to kAlignment
+
+  // out[t, r] = sum over k of x[t, k] * w[r, k]
+  void (*multiply)(const void* x,  // prepared, (n_tokens, cols)
+                   int64_t n_tokens,
+                   const void* w,  // (n_rows, cols), rows w_stride elements apart
+                   int64_t w_stride, int64_t n_rows, int64_t cols,
+                   float* out,  // (n_tokens, n_rows), rows out_stride floats apart
+                   int64_t out_stride);
+};
+
+// One block of attention for several queries that share a KV head, with the
+// online softmax of FlashAttention (Dao et al., arXiv 2205.14135). For each
+// query i and each slot j in [first[i], last[i]) of the block:
+//     s_j = softcap(q_i . k_j)             softcap(s) = c * tanh(s / c); c = 0: none
+//     m' = max(m_i, max_j s_j);  c = exp(m_i - m')
+//     l_i = l_i * c + sum_j exp(s_j - m');  o_i = o_i * c + sum_j exp(s_j - m') * v_j;  m_i = m'
+// A query whose range is empty is left as it was. Slots outside the range may
+// hold anything, NaN too, and must not matter.
+struct AttendArgs {
+  const float* q;      // (n_queries, head_dim), scaled by attention_scale already
+  int64_t n_queries;   // 1 to kMaxQueries
+  int64_t head_dim;
+  const void* keys;    // (head_dim, kBlockPositions): a slot is a column
+  const void* values;  // (kBlockPositions, head_dim)
+  const int* first;    // (n_queries,)
+  const int* last;     // (n_queries,)
+  float softcap;
+  float* max;  // (n_queries,) m, -infinity at the start
+  float* sum;  // (n_queries,) l, 0 at the start
+  float* out;  // (n_queries, head_dim) o, 0 at the start
+};
+
+// Attention over a KV cache of one element type (float32 or float16). A value
+// out of float16's range is stored as the nearest finite one.
+struct AttentionKernel {
+  // Put a key into column `slot` of a block of keys, a value into row `slot` of a block of values.
+  void (*store)(const float* key,    // (head_dim,)
+                const float* value,  // (head_dim,)
+                int64_t head_dim, int64_t slot, void* keys, void* values);
+  void (*attend)(const AttendArgs& args);
+};
+
+struct KernelTable {
+  const char* name;
+  bool (*supported)(const CpuFeatures& cpu);
+
+  MatmulKernel matmul[kDTypeCount];    // by the dtype of the weights
+  AttentionKernel attention[2];        // by the type of the cache: kF32, kF16
+
+  // out = float32(row) * scale, for a row of weights of any dtype (n,)
+  void (*load_row)(DType dtype, const void* row, float scale, int64_t n, float* out);
+
+  // out = x / sqrt(mean(x^2) + eps) * (weight + offset)        all (n,); out may be x
+  void (*rms_norm)(const float* x, const float* weight, float offset, float eps, int64_t n,
+                   float* out);
+
+  // out = (x - mean(x)) / sqrt(var(x) + eps) * (weight + offset) + bias   bias may be null
+  void (*layer_norm)(const float* x, const float* weight, const float* bias, float offset,
+                     float eps, int64_t n, float* out);
+
+  // Turn the first rotary_dim numbers of a head: (a, b) -> (a cos - b sin, b cos + a sin)
+  // for pairs (i, i + rotary_dim / 2), or (2i, 2i + 1) if interleaved.
+  void (*rope)(float* head,       // (rotary_dim,) in place
+               const float* cos,  // (rotary_dim / 2,)
+               const float* sin,  // (rotary_dim / 2,)
+               int64_t rotary_dim, bool interleaved);
+
+  // gate = activation(gate) * up; up may be null (then gate = activation(gate))   (n,)
+  void (*activate)(Activation activation, float* gate, const float* up, int64_t n);
+
+  // x = x + scale * y   (n,)
+  void (*add)(float* x, const float* y, float scale, int64_t n);
+
+  // x = x * scale   (n,)
+  void (*scale)(float* x, float scale, int64_t n);
+
+  // x = cap * tanh(x / cap)   (n,)
+  void (*softcap)(float* x, float cap, int64_t n);
+};
+
+// Every table compiled into this build, best first.
+std::span<const KernelTable* const> kernel_tables();
+
+// The best table that this CPU runs; or the one of that name. Throws
+// InvalidArgument for a name that does not exist or that this CPU can't run,
+// listing those that it can.
+const KernelTable& select_kernels(const CpuFeatures& cpu, const std::string& name = "");
+
+}  // namespace influence
