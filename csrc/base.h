@@ -3,6 +3,9 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstdlib>
+#include <memory>
+#include <new>
 #include <stdexcept>
 #include <string>
 
@@ -30,5 +33,28 @@ constexpr int64_t ceil_div(int64_t n, int64_t divisor) { return (n + divisor - 1
 
 // A cache line, and the width of the widest vector register (zmm).
 inline constexpr size_t kAlignment = 64;
+
+// Memory for vector loads; its bytes start undefined.
+class AlignedBuffer {
+ public:
+  AlignedBuffer() = default;
+
+  // Makes room for `size` bytes; what was there is gone if the buffer grows.
+  void reserve(int64_t size) {
+    if (size <= size_) return;
+    int64_t bytes = round_up(size, static_cast<int64_t>(kAlignment));
+    memory_.reset(static_cast<char*>(std::aligned_alloc(kAlignment, bytes)));
+    if (!memory_) throw std::bad_alloc();
+    size_ = bytes;
+  }
+  char* data() { return memory_.get(); }
+
+ private:
+  struct Free {
+    void operator()(char* memory) const { std::free(memory); }
+  };
+  std::unique_ptr<char, Free> memory_;
+  int64_t size_ = 0;
+};
 
 }  // namespace influence

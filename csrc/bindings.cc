@@ -1,0 +1,290 @@
+// The engine as Python sees it: the module influence._native.
+//
+// Converts arguments, releases the GIL around the work, and turns the core's
+// exceptions into Python's. Knows shapes, not arithmetic.
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/pair.h>
+#include <nanobind/stl/shared_ptr.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/unique_ptr.h>
+#include <nanobind/stl/vector.h>
+
+#include <cstring>
+
+#include "cpu.h"
+#include "decoder.h"
+#include "kernels/kernels.h"
+#include "mapped_file_guard.h"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+
+namespace influence {
+
+void bind_kernels(nb::module_& m);
+
+namespace {
+
+using Array = nb::ndarray<nb::ro, nb::numpy, nb::device::cpu>;
+using TokenIds = nb::ndarray<const int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Floats = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+
+// bfloat16 travels as the uint16 of its bits: numpy has no such type.
+DType dtype_of(const Array& array) {
+  if (array.dtype() == nb::dtype<float>()) return DType::kF32;
+  if (array.dtype() == nb::dtype<uint16_t>()) return DType::kBF16;
+  const nb::dlpack::dtype half{static_cast<uint8_t>(nb::dlpack::dtype_code::Float), 16, 1};
+  require(array.dtype() == half, "weights must be float32, float16 or (as uint16) bfloat16");
+  return DType::kF16;
+}
+
+int64_t positive_stride(const Array& array, size_t axis) {
+  require(array.stride(axis) >= 0, "weights may not have negative strides");
+  return array.stride(axis);
+}
+
+// (rows, cols), or (groups, rows, cols) where rows lie in groups with gaps.
+Matrix matrix_of(const Array& array) {
+  require(array.ndim() == 2 || array.ndim() == 3, "a weight matrix has 2 or 3 dimensions");
+  const size_t row_axis = array.ndim() - 2;
+  const auto group_rows = static_cast<int64_t>(array.shape(row_axis));
+  const auto cols = static_cast<int64_t>(array.shape(row_axis + 1));
+  const int64_t groups = row_axis == 1 ? static_cast<int64_t>(array.shape(0)) : 1;
+  require(groups >= 1 && group_rows >= 1 && cols >= 1, "a weight matrix may not be empty");
+  require(cols == 1 || array.stride(row_axis + 1) == 1,
+          "a weight matrix's columns must be contiguous");
+  Matrix matrix;
+  matrix.data = array.data();
+  matrix.dtype = dtype_of(array);
+  matrix.rows = groups * group_rows;
+  matrix.cols = cols;
+  matrix.row_stride = positive_stride(array, row_axis);
+  matrix.group_rows = group_rows;
+  matrix.group_stride = row_axis == 1 ? positive_stride(array, 0) : 0;
+  return matrix;
+}
+
+using Slots = nb::dict;
+
+const Array* find(const Slots& slots, const std::string& name, std::optional<Array>& holder) {
+  nb::str key(name.c_str());
+  if (!slots.contains(key)) return nullptr;
+  holder = nb::cast<Array>(slots[key]);
+  return &*holder;
+}
+
+// Any shape, flattened; float32 already (Python widens these few numbers).
+Vector vector_of(const Slots& slots, const std::string& name) {
+  nb::str key(name.c_str());
+  if (!slots.contains(key)) return {};
+  auto values = nb::cast<Floats>(slots[key]);
+  return Vector(values.data(), values.data() + values.size());
+}
+
+Linear linear_of(const Slots& slots, const std::string& name) {
+  std::optional<Array> holder;
+  const Array* array = find(slots, name, holder);
+  return {array ? matrix_of(*array) : Matrix{}, vector_of(slots, name + ".bias")};
+}
+
+NormWeights norm_of(const Slots& slots, const std::string& name) {
+  return {vector_of(slots, name), vector_of(slots, name + ".bias")};
+}
+
+LayerWeights layer_of(const Slots& slots) {
+  LayerWeights layer;
+  layer.attn_norm = norm_of(slots, "attn_norm");
+  layer.attn_post_norm = norm_of(slots, "attn_post_norm");
+  layer.ffn_norm = norm_of(slots, "ffn_norm");
+  layer.ffn_post_norm = norm_of(slots, "ffn_post_norm");
+  layer.q_norm = norm_of(slots, "q_norm");
+  layer.k_norm = norm_of(slots, "k_norm");
+  layer.q = linear_of(slots, "q");
+  layer.k = linear_of(slots, "k");
+  layer.v = linear_of(slots, "v");
+  layer.o = linear_of(slots, "o");
+  layer.gate = linear_of(slots, "gate");
+  layer.up = linear_of(slots, "up");
+  layer.down = linear_of(slots, "down");
+  return layer;
+}
+
+DecoderWeights weights_of(const Slots& outer, const nb::list& layers) {
+  DecoderWeights weights;
+  weights.embed = linear_of(outer, "embed").weight;
+  weights.final_norm = norm_of(outer, "final_norm");
+  weights.lm_head = linear_of(outer, "lm_head");
+  for (nb::handle layer : layers) weights.layers.push_back(layer_of(nb::cast<Slots>(layer)));
+  return weights;
+}
+
+std::vector<RopeShape> rope_shapes(const std::vector<std::pair<int64_t, bool>>& ropes) {
+  std::vector<RopeShape> shapes;
+  for (auto [rotary_dim, interleaved] : ropes) shapes.push_back({rotary_dim, interleaved});
+  return shapes;
+}
+
+DType kv_dtype(const std::string& name) {
+  if (name == "f32") return DType::kF32;
+  require(name == "f16", "the KV cache holds f32 or f16");
+  return DType::kF16;
+}
+
+// The decoder and the Python objects whose memory it reads.
+struct PyDecoder {
+  nb::list kept_alive;
+  std::unique_ptr<Decoder> decoder;
+};
+
+void forward(PyDecoder& self, const std::vector<nb::tuple>& steps) {
+  std::vector<TokenIds> token_ids;  // keeps the arrays alive while the GIL is gone
+  std::vector<Step> converted;
+  for (const nb::tuple& step : steps) {
+    token_ids.push_back(nb::cast<TokenIds>(step[1]));
+    converted.push_back({nb::cast<Session*>(step[0]),
+                         {token_ids.back().data(), token_ids.back().size()},
+                         nb::cast<int64_t>(step[2])});
+  }
+  nb::gil_scoped_release release;
+  self.decoder->forward(converted);
+}
+
+using LogitRows = nb::ndarray<float, nb::numpy, nb::ndim<2>, nb::device::cpu>;
+
+LogitRows logits(nb::handle self) {
+  Decoder& decoder = *nb::cast<PyDecoder&>(self).decoder;
+  return LogitRows(
+      decoder.logits(),
+      {static_cast<size_t>(decoder.n_logits()), static_cast<size_t>(decoder.spec().vocab_size)},
+      self);
+}
+
+Ropes ropes_of(const Spec& spec, const std::vector<std::pair<Floats, float>>& ropes) {
+  require(ropes.size() == spec.ropes.size(), "a session needs the frequencies of every rope");
+  auto out = std::make_shared<std::vector<RopeFrequencies>>();
+  for (size_t i = 0; i < ropes.size(); ++i) {
+    const auto& [inv_freq, factor] = ropes[i];
+    require(static_cast<int64_t>(inv_freq.size()) * 2 == spec.ropes[i].rotary_dim,
+            "a rope has rotary_dim / 2 frequencies");
+    out->push_back({{inv_freq.data(), inv_freq.data() + inv_freq.size()}, factor});
+  }
+  return out;
+}
+
+void bind_spec(nb::module_& m) {
+  nb::enum_<Norm>(m, "Norm").value("rms", Norm::kRms).value("layer", Norm::kLayer);
+  nb::enum_<Activation>(m, "Activation")
+      .value("silu", Activation::kSilu)
+      .value("gelu", Activation::kGelu)
+      .value("gelu_tanh", Activation::kGeluTanh)
+      .value("relu", Activation::kRelu)
+      .value("relu_squared", Activation::kReluSquared);
+  nb::enum_<QkNorm>(m, "QkNorm")
+      .value("none", QkNorm::kNone)
+      .value("head", QkNorm::kHead)
+      .value("full", QkNorm::kFull);
+  nb::class_<Spec>(m, "Spec")
+      .def(nb::init<>())
+      .def_rw("vocab_size", &Spec::vocab_size)
+      .def_rw("hidden_size", &Spec::hidden_size)
+      .def_rw("intermediate_size", &Spec::intermediate_size)
+      .def_rw("n_layers", &Spec::n_layers)
+      .def_rw("n_heads", &Spec::n_heads)
+      .def_rw("n_kv_heads", &Spec::n_kv_heads)
+      .def_rw("head_dim", &Spec::head_dim)
+      .def_rw("norm", &Spec::norm)
+      .def_rw("norm_eps", &Spec::norm_eps)
+      .def_rw("norm_offset", &Spec::norm_offset)
+      .def_rw("activation", &Spec::activation)
+      .def_rw("qk_norm", &Spec::qk_norm)
+      .def_rw("parallel_block", &Spec::parallel_block)
+      .def_rw("attention_scale", &Spec::attention_scale)
+      .def_rw("attention_softcap", &Spec::attention_softcap)
+      .def_rw("logit_softcap", &Spec::logit_softcap)
+      .def_rw("embedding_scale", &Spec::embedding_scale)
+      .def_rw("residual_scale", &Spec::residual_scale)
+      .def_rw("logit_scale", &Spec::logit_scale)
+      .def_rw("layer_rope", &Spec::layer_rope)
+      .def_rw("layer_window", &Spec::layer_window)
+      .def(
+          "set_ropes",
+          [](Spec& spec, const std::vector<std::pair<int64_t, bool>>& ropes) {
+            spec.ropes = rope_shapes(ropes);
+          },
+          "ropes"_a);
+}
+
+void bind_session(nb::module_& m) {
+  nb::class_<Session>(m, "Session")
+      .def_prop_ro("position", &Session::position)
+      .def_prop_ro("context", &Session::context)
+      .def("rewind", &Session::rewind, "position"_a)
+      .def("fork", &Session::fork, "position"_a)
+      .def("close", &Session::close);
+}
+
+void bind_decoder(nb::module_& m) {
+  nb::class_<PyDecoder>(m, "Decoder")
+      .def(
+          "__init__",
+          [](PyDecoder* self, const Spec& spec, const Slots& outer, const nb::list& layers,
+             const std::string& kernels, int n_threads, const std::string& kv_type,
+             int64_t kv_blocks) {
+            nb::list kept;
+            kept.append(outer);
+            kept.append(layers);
+            auto decoder = std::make_unique<Decoder>(spec, weights_of(outer, layers),
+                                                     select_kernels(detect_cpu(), kernels),
+                                                     n_threads, kv_dtype(kv_type), kv_blocks);
+            new (self) PyDecoder{std::move(kept), std::move(decoder)};
+          },
+          "spec"_a, "outer"_a, "layers"_a, "kernels"_a, "n_threads"_a, "kv_type"_a, "kv_blocks"_a)
+      .def_prop_ro("kernels",
+                   [](const PyDecoder& self) { return std::string(self.decoder->kernels().name); })
+      .def_prop_ro("n_threads", [](const PyDecoder& self) { return self.decoder->n_threads(); })
+      .def_prop_ro("n_blocks",
+                   [](const PyDecoder& self) { return self.decoder->cache()->n_blocks(); })
+      .def_prop_ro("n_free_blocks",
+                   [](const PyDecoder& self) { return self.decoder->cache()->n_free(); })
+      .def(
+          "new_session",
+          [](PyDecoder& self, int64_t context, const std::vector<std::pair<Floats, float>>& ropes) {
+            return std::make_unique<Session>(self.decoder->cache(),
+                                             ropes_of(self.decoder->spec(), ropes), context);
+          },
+          "context"_a, "ropes"_a)
+      .def("forward", &forward, "steps"_a)
+      .def("logits", [](nb::handle_t<PyDecoder> self) { return logits(self); });
+}
+
+}  // namespace
+
+NB_MODULE(_native, m) {
+  nb::set_leak_warnings(false);  // at exit the threads of an interrupted program may hold objects
+  m.doc() = "The native core: kernel tables, KV cache, decoder.";
+  nb::register_exception_translator([](const std::exception_ptr& p, void*) {
+    try {
+      std::rethrow_exception(p);
+    } catch (const OutOfBlocks& e) {
+      PyErr_SetString(PyExc_MemoryError, e.what());
+    }
+  });
+  m.attr("BLOCK_POSITIONS") = kBlockPositions;
+  m.def("cpu_features", [] { return detect_cpu().names(); });
+  m.def(
+      "kv_block_bytes",
+      [](const Spec& spec, const std::string& kv_type) {
+        return KvCache::block_bytes(spec, kv_dtype(kv_type));
+      },
+      "spec"_a, "kv_type"_a);
+  m.def("watch_mapped_file", &watch_mapped_file, "address"_a, "length"_a, "path"_a);
+  m.def("unwatch_mapped_file", &unwatch_mapped_file, "address"_a);
+  bind_spec(m);
+  bind_session(m);
+  bind_decoder(m);
+  bind_kernels(m);
+}
+
+}  // namespace influence

@@ -1,0 +1,238 @@
+"""The CPU engine: the C++ core behind the engine boundary.
+
+Matrices go to the core as views of the mapped files; only norms and biases, a
+few thousand numbers a layer, are widened to float32. Logits stay in the core's
+memory; `logits()` is a view of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from influence import _native
+from influence.engines import machine
+from influence.engines.base import Engine, KvPool, Session, Step
+from influence.engines.sampling import Draw, Sample, sample_row
+from influence.errors import ContextFull, InvalidParameter, OutOfMemory
+from influence.models.binding import Weights
+from influence.models.rope import rope_frequencies
+from influence.models.spec import ModelSpec
+from influence.weights.tensor import Tensor
+
+KvType = Literal["f32", "f16"]
+BLOCK_SIZE: int = _native.BLOCK_POSITIONS
+
+# Slots whose few numbers are copied as float32; all others are matrices, used where they lie.
+_NORMS = ("attn_norm", "attn_post_norm", "ffn_norm", "ffn_post_norm", "q_norm", "k_norm", "final_norm")
+
+
+def kernel_names() -> list[str]:
+    """The kernel tables that this CPU runs, best first."""
+    return list(_native.kernels.supported_tables())
+
+
+def load(
+    spec: ModelSpec,
+    weights: Weights,
+    *,
+    threads: int | None = None,
+    kernels: str | None = None,
+    kv_bytes: int | None = None,
+    kv_type: KvType | None = None,
+) -> NativeEngine:
+    """An engine over `weights`, which it keeps alive.
+
+    `threads` is the physical cores this process may use if not given; `kernels`
+    the best table for this CPU. `kv_bytes` bounds the KV cache: without it the
+    cache may grow to one session of the model's full context or to half of the
+    memory that is available now, whichever is less; memory is taken as
+    positions are filled. `kv_type` is float32 for float32 weights, else float16.
+
+    Raises InvalidParameter for an unknown or unsupported table, OutOfMemory if
+    not even one block fits `kv_bytes`.
+    """
+    return NativeEngine(
+        spec,
+        weights,
+        threads=_checked_threads(threads),
+        kernels=_checked_kernels(kernels),
+        kv_bytes=kv_bytes,
+        kv_type=kv_type or _kv_type_for(weights),
+    )
+
+
+def kv_block_bytes(spec: ModelSpec, weights: Weights) -> int:
+    """Bytes of one block of `BLOCK_SIZE` positions, over all layers, as `load` would make it."""
+    return int(_native.kv_block_bytes(_native_spec(spec), _kv_type_for(weights)))
+
+
+class NativeSession(Session):
+    def __init__(self, handle: _native.Session) -> None:
+        self.handle = handle
+        self.context = int(handle.context)
+
+    @property
+    def position(self) -> int:
+        return int(self.handle.position)
+
+    def rewind(self, position: int) -> None:
+        self._check(position)
+        self.handle.rewind(position)
+
+    def fork(self, position: int) -> NativeSession:
+        self._check(position)
+        return NativeSession(self.handle.fork(position))
+
+    def close(self) -> None:
+        self.handle.close()
+
+    def _check(self, position: int) -> None:
+        if not 0 <= position <= self.position:
+            raise InvalidParameter("position", position, f"between 0 and {self.position}")
+
+
+class NativeEngine(Engine):
+    def __init__(
+        self,
+        spec: ModelSpec,
+        weights: Weights,
+        *,
+        threads: int,
+        kernels: str,
+        kv_bytes: int | None,
+        kv_type: KvType,
+    ) -> None:
+        self.spec = spec
+        native_spec = _native_spec(spec)
+        self._block_bytes = int(_native.kv_block_bytes(native_spec, kv_type))
+        self._decoder: _native.Decoder | None = _native.Decoder(
+            native_spec,
+            _native_slots(weights.outer),
+            [_native_slots(layer) for layer in weights.layers],
+            kernels,
+            threads,
+            kv_type,
+            _n_blocks(spec, self._block_bytes, kv_bytes),
+        )
+        self.description = f"native {kernels}, {threads} thread{'s' if threads > 1 else ''}"
+
+    @property
+    def kv_pool(self) -> KvPool:
+        return KvPool(BLOCK_SIZE, self._core.n_blocks, self._core.n_free_blocks, self._block_bytes)
+
+    def new_session(self, context: int) -> NativeSession:
+        if not 1 <= context <= self.spec.max_context:
+            raise InvalidParameter("context", context, f"between 1 and {self.spec.max_context}")
+        ropes = [rope_frequencies(rope, context) for rope in self.spec.ropes]
+        return NativeSession(self._core.new_session(context, ropes))
+
+    def forward(self, steps: Sequence[Step]) -> int:
+        try:
+            self._core.forward([self._native_step(step) for step in steps])
+        except MemoryError as error:
+            needed = sum(self._blocks_wanted(step) for step in steps) * self._block_bytes
+            free = self._core.n_free_blocks * self._block_bytes
+            raise OutOfMemory("the KV cache", needed, free) from error
+        except ValueError as error:
+            raise InvalidParameter("steps", len(steps), str(error)) from error
+        return len(self.logits())
+
+    def logits(self) -> npt.NDArray[np.float32]:
+        return self._core.logits()
+
+    def sample(self, draws: Sequence[Draw]) -> list[Sample]:
+        rows = self.logits()
+        return [sample_row(rows[draw.row], draw) for draw in draws]
+
+    def close(self) -> None:
+        self._decoder = None
+
+    @property
+    def _core(self) -> _native.Decoder:
+        if self._decoder is None:
+            raise InvalidParameter("engine", "closed", "open")
+        return self._decoder
+
+    def _native_step(self, step: Step) -> tuple[_native.Session, npt.NDArray[np.int32], int]:
+        session = step.session
+        if not isinstance(session, NativeSession):
+            raise InvalidParameter("session", type(session).__name__, "a session of this engine")
+        if session.position + len(step.token_ids) > session.context:
+            raise ContextFull(session.position, len(step.token_ids), session.context)
+        return session.handle, _token_array(step.token_ids), step.n_logits
+
+    def _blocks_wanted(self, step: Step) -> int:
+        pool = self.kv_pool
+        end = step.session.position + len(step.token_ids)
+        return pool.blocks_for(end) - pool.blocks_for(step.session.position)
+
+
+def _token_array(token_ids: Sequence[int]) -> npt.NDArray[np.int32]:
+    try:
+        return np.asarray(token_ids, dtype=np.int32)
+    except (OverflowError, ValueError, TypeError) as error:
+        raise InvalidParameter("token_ids", "one beyond 32 bits", "ids of the vocabulary") from error
+
+
+def _checked_threads(threads: int | None) -> int:
+    if threads is None:
+        return machine.usable_cores()
+    if not 1 <= threads <= 1024:
+        raise InvalidParameter("threads", threads, "between 1 and 1024")
+    return threads
+
+
+def _checked_kernels(kernels: str | None) -> str:
+    supported = kernel_names()
+    if kernels is None:
+        return supported[0]
+    if kernels not in supported:
+        raise InvalidParameter("kernels", kernels, f"one that this CPU runs: {', '.join(supported)}")
+    return kernels
+
+
+def _kv_type_for(weights: Weights) -> KvType:
+    """Float16 keeps more of a key than bfloat16 models had themselves; float32 models get float32."""
+    return "f32" if weights.layers[0]["k"].dtype == "F32" else "f16"
+
+
+def _n_blocks(spec: ModelSpec, block_bytes: int, kv_bytes: int | None) -> int:
+    full_context = -(-spec.max_context // BLOCK_SIZE)
+    if kv_bytes is None:
+        return max(1, min(full_context, machine.available_memory() // 2 // block_bytes))
+    if kv_bytes < block_bytes:
+        raise OutOfMemory(f"a KV cache of {BLOCK_SIZE} positions", block_bytes, kv_bytes)
+    return kv_bytes // block_bytes
+
+
+def _native_spec(spec: ModelSpec) -> _native.Spec:
+    native = _native.Spec()
+    for name in (
+        "vocab_size", "hidden_size", "intermediate_size", "n_layers", "n_heads", "n_kv_heads", "head_dim",
+        "norm_eps", "norm_offset", "parallel_block", "attention_scale", "embedding_scale", "residual_scale",
+        "logit_scale",
+    ):  # fmt: skip
+        setattr(native, name, getattr(spec, name))
+    native.norm = getattr(_native.Norm, spec.norm)
+    native.activation = getattr(_native.Activation, spec.activation)
+    native.qk_norm = getattr(_native.QkNorm, spec.qk_norm)
+    native.attention_softcap = spec.attention_softcap or 0.0
+    native.logit_softcap = spec.logit_softcap or 0.0
+    native.layer_rope = [-1 if rope is None else rope for rope in spec.layer_rope]
+    native.layer_window = [window or 0 for window in spec.layer_window]
+    native.set_ropes([(rope.rotary_dim, rope.interleaved) for rope in spec.ropes])
+    return native
+
+
+def _native_slots(slots: Mapping[str, Tensor]) -> dict[str, npt.NDArray[np.generic]]:
+    return {slot: _native_array(slot, tensor) for slot, tensor in slots.items()}
+
+
+def _native_array(slot: str, tensor: Tensor) -> npt.NDArray[np.generic]:
+    if slot in _NORMS or slot.endswith(".bias"):
+        return np.ascontiguousarray(tensor.to_float32().reshape(-1))
+    return tensor.array
