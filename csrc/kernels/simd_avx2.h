@@ -1,0 +1,129 @@
+// Eight floats: AVX2, FMA and F16C under the names that the vector_*.h
+// algorithms use. Anonymous, so that no object compiled with AVX2 exports a
+// function that the linker could choose for a CPU without it.
+#pragma once
+
+#include <immintrin.h>
+#include <stdint.h>
+#include <string.h>
+
+namespace influence {
+namespace {
+
+inline constexpr int kLanes = 8;
+inline constexpr int kAccumulators = 12;  // of 16 registers: 12 sums, 3 activations, 1 weight
+
+using Vector = __m256;
+using Four = __m128;
+using Mask = __m256;
+
+// Lanes i with first <= i < last; the bounds may lie outside the vector.
+inline Mask lanes_between(int64_t first, int64_t last) {
+  __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+  __m256i below_last = _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(last)), lane);
+  __m256i below_first = _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(first)), lane);
+  return _mm256_castsi256_ps(_mm256_andnot_si256(below_first, below_last));
+}
+
+inline Vector zero() { return _mm256_setzero_ps(); }
+inline Vector broadcast(float x) { return _mm256_set1_ps(x); }
+
+struct F16 {
+  uint16_t bits;
+};
+struct BF16 {
+  uint16_t bits;
+};
+
+// A vector of each element type; with n, only the first n elements are touched
+// and the lanes above them are 0.
+inline Vector load(const float* p) { return _mm256_loadu_ps(p); }
+inline Vector load(const float* p, int64_t n) {
+  return _mm256_maskload_ps(p, _mm256_castps_si256(lanes_between(0, n)));
+}
+inline Vector load(const F16* p) {
+  return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+}
+inline Vector load(const BF16* p) {
+  __m128i halves = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(halves), 16));
+}
+template <class Half>
+inline Vector load(const Half* p, int64_t n) {
+  Half some[kLanes] = {};
+  memcpy(some, p, static_cast<size_t>(n < kLanes ? n : kLanes) * sizeof(Half));
+  return load(some);
+}
+
+inline void store(float* p, Vector x) { _mm256_storeu_ps(p, x); }
+inline void store(float* p, Vector x, int64_t n) {
+  _mm256_maskstore_ps(p, _mm256_castps_si256(lanes_between(0, n)), x);
+}
+inline void store(F16* p, Vector x, int64_t n) {  // rounds to nearest even
+  __m128i halves = _mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+  memcpy(p, &halves, static_cast<size_t>(n < kLanes ? n : kLanes) * sizeof(F16));
+}
+
+// 16 bfloat16 are two vectors: those of even and of odd index.
+inline __m256i load_pairs(const BF16* p) {
+  return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+}
+inline Vector load_even(const BF16* p) {
+  return _mm256_castsi256_ps(_mm256_slli_epi32(load_pairs(p), 16));
+}
+inline Vector load_odd(const BF16* p) {
+  __m256i high = _mm256_set1_epi32(static_cast<int>(0xffff0000u));
+  return _mm256_castsi256_ps(_mm256_and_si256(load_pairs(p), high));
+}
+
+inline Vector multiply_add(Vector a, Vector b, Vector c) { return _mm256_fmadd_ps(a, b, c); }
+
+// The second operand where either is NaN.
+inline Vector max(Vector a, Vector b) { return _mm256_max_ps(a, b); }
+inline Vector min(Vector a, Vector b) { return _mm256_min_ps(a, b); }
+
+inline Vector absolute(Vector x) { return _mm256_andnot_ps(broadcast(-0.0f), x); }
+inline Vector with_sign_of(Vector x, Vector sign) {  // x >= 0
+  return _mm256_or_ps(x, _mm256_and_ps(sign, broadcast(-0.0f)));
+}
+inline Vector nearest_integer(Vector x) {
+  return _mm256_round_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
+
+// x * 2^n for integers -150 <= n <= 129, in two factors because 2^n itself may
+// be no float.
+inline Vector times_power_of_two(Vector x, Vector n) {
+  __m256i exponent = _mm256_cvtps_epi32(n);
+  __m256i half = _mm256_srai_epi32(exponent, 1);
+  __m256i rest = _mm256_sub_epi32(exponent, half);
+  __m256i bias = _mm256_set1_epi32(127);
+  __m256i first = _mm256_slli_epi32(_mm256_add_epi32(half, bias), 23);
+  __m256i second = _mm256_slli_epi32(_mm256_add_epi32(rest, bias), 23);
+  return x * _mm256_castsi256_ps(first) * _mm256_castsi256_ps(second);
+}
+
+inline Mask less(Vector a, Vector b) { return _mm256_cmp_ps(a, b, _CMP_LT_OQ); }
+inline Vector select(Mask mask, Vector yes, Vector no) { return _mm256_blendv_ps(no, yes, mask); }
+inline float first_lane(Vector x) { return _mm256_cvtss_f32(x); }
+
+// The sums of four vectors. Each is ((x0 + x2) + (x1 + x3)) within the halves of
+// a vector, then the two halves.
+inline Four four_sums(Vector a, Vector b, Vector c, Vector d) {
+  Vector ab = _mm256_unpacklo_ps(a, b) + _mm256_unpackhi_ps(a, b);
+  Vector cd = _mm256_unpacklo_ps(c, d) + _mm256_unpackhi_ps(c, d);
+  Vector low = _mm256_shuffle_ps(ab, cd, _MM_SHUFFLE(1, 0, 1, 0));
+  Vector high = _mm256_shuffle_ps(ab, cd, _MM_SHUFFLE(3, 2, 3, 2));
+  Vector halves = low + high;
+  return _mm256_castps256_ps128(halves) + _mm256_extractf128_ps(halves, 1);
+}
+inline void store(float* p, Four x) { _mm_storeu_ps(p, x); }
+
+inline float sum_of(Vector x) { return _mm_cvtss_f32(four_sums(x, x, x, x)); }
+inline float max_of(Vector x) {
+  __m128 half = _mm_max_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
+  half = _mm_max_ps(half, _mm_movehl_ps(half, half));
+  return _mm_cvtss_f32(_mm_max_ss(half, _mm_movehdup_ps(half)));
+}
+
+}  // namespace
+}  // namespace influence

@@ -1,0 +1,107 @@
+// Four floats: Advanced SIMD of AArch64 under the names that the vector_*.h
+// algorithms use.
+#pragma once
+
+#include <arm_neon.h>
+#include <stdint.h>
+#include <string.h>
+
+namespace influence {
+namespace {
+
+inline constexpr int kLanes = 4;
+inline constexpr int kAccumulators = 24;  // of 32 registers: 24 sums, 4 weights, 1 activation
+
+using Vector = float32x4_t;
+using Four = float32x4_t;
+using Mask = uint32x4_t;
+
+// Lanes i with first <= i < last; the bounds may lie outside the vector.
+inline Mask lanes_between(int64_t first, int64_t last) {
+  const int32_t numbers[kLanes] = {0, 1, 2, 3};
+  int32x4_t lane = vld1q_s32(numbers);
+  return vandq_u32(vcgeq_s32(lane, vdupq_n_s32(static_cast<int32_t>(first))),
+                   vcltq_s32(lane, vdupq_n_s32(static_cast<int32_t>(last))));
+}
+
+inline Vector zero() { return vdupq_n_f32(0); }
+inline Vector broadcast(float x) { return vdupq_n_f32(x); }
+
+struct F16 {
+  uint16_t bits;
+};
+struct BF16 {
+  uint16_t bits;
+};
+
+// A vector of each element type; with n, only the first n elements are touched
+// and the lanes above them are 0.
+inline Vector load(const float* p) { return vld1q_f32(p); }
+inline Vector load(const F16* p) { return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(&p->bits))); }
+inline Vector load(const BF16* p) {
+  return vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(&p->bits), 16));
+}
+template <class Element>
+inline Vector load(const Element* p, int64_t n) {
+  Element some[kLanes] = {};
+  memcpy(some, p, static_cast<size_t>(n < kLanes ? n : kLanes) * sizeof(Element));
+  return load(some);
+}
+
+inline void store(float* p, Vector x) { vst1q_f32(p, x); }
+inline void store(float* p, Vector x, int64_t n) {
+  memcpy(p, &x, static_cast<size_t>(n < kLanes ? n : kLanes) * sizeof(float));
+}
+inline void store(F16* p, Vector x, int64_t n) {  // rounds to nearest even
+  float16x4_t halves = vcvt_f16_f32(x);
+  memcpy(p, &halves, static_cast<size_t>(n < kLanes ? n : kLanes) * sizeof(F16));
+}
+
+// 8 bfloat16 are two vectors: those of even and of odd index.
+inline uint32x4_t load_pairs(const BF16* p) { return vreinterpretq_u32_u16(vld1q_u16(&p->bits)); }
+inline Vector load_even(const BF16* p) {
+  return vreinterpretq_f32_u32(vshlq_n_u32(load_pairs(p), 16));
+}
+inline Vector load_odd(const BF16* p) {
+  return vreinterpretq_f32_u32(vandq_u32(load_pairs(p), vdupq_n_u32(0xffff0000u)));
+}
+
+inline Vector multiply_add(Vector a, Vector b, Vector c) { return vfmaq_f32(c, a, b); }
+
+inline Mask less(Vector a, Vector b) { return vcltq_f32(a, b); }
+inline Vector select(Mask mask, Vector yes, Vector no) { return vbslq_f32(mask, yes, no); }
+
+// The second operand where either is NaN.
+inline Vector max(Vector a, Vector b) { return select(vcgtq_f32(a, b), a, b); }
+inline Vector min(Vector a, Vector b) { return select(vcltq_f32(a, b), a, b); }
+
+inline Vector absolute(Vector x) { return vabsq_f32(x); }
+inline Vector with_sign_of(Vector x, Vector sign) {  // x >= 0
+  return vbslq_f32(vdupq_n_u32(0x80000000u), sign, x);
+}
+inline Vector nearest_integer(Vector x) { return vrndnq_f32(x); }
+
+// x * 2^n for integers -150 <= n <= 129, in two factors because 2^n itself may
+// be no float.
+inline Vector times_power_of_two(Vector x, Vector n) {
+  int32x4_t exponent = vcvtnq_s32_f32(n);
+  int32x4_t half = vshrq_n_s32(exponent, 1);
+  int32x4_t rest = vsubq_s32(exponent, half);
+  int32x4_t bias = vdupq_n_s32(127);
+  int32x4_t first = vshlq_n_s32(vaddq_s32(half, bias), 23);
+  int32x4_t second = vshlq_n_s32(vaddq_s32(rest, bias), 23);
+  return x * vreinterpretq_f32_s32(first) * vreinterpretq_f32_s32(second);
+}
+
+inline float first_lane(Vector x) { return vgetq_lane_f32(x, 0); }
+
+// The sums of four vectors, each (x0 + x1) + (x2 + x3).
+inline Four four_sums(Vector a, Vector b, Vector c, Vector d) {
+  return vpaddq_f32(vpaddq_f32(a, b), vpaddq_f32(c, d));
+}
+
+inline float sum_of(Vector x) { return first_lane(four_sums(x, x, x, x)); }
+inline float max_of(Vector x) { return vmaxvq_f32(x); }
+
+}  // namespace
+}  // namespace influence
