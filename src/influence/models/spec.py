@@ -97,7 +97,9 @@ class ModelSpec:
 
     ropes: tuple[Rope, ...]  # the distinct ones
     layer_rope: tuple[int | None, ...]  # per layer: index into `ropes`, None: no rope
-    layer_window: tuple[int | None, ...]  # per layer: a query sees this many positions, itself included; None: all
+    layer_window: tuple[
+        int | None, ...
+    ]  # per layer: a query sees this many positions, itself included; None: all
 
     norm_offset: float = 0.0  # norms multiply by (weight + norm_offset)
     parallel_block: bool = False
