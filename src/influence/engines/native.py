@@ -32,7 +32,7 @@ _NORMS = ("attn_norm", "attn_post_norm", "ffn_norm", "ffn_post_norm", "q_norm", 
 
 def kernel_names() -> list[str]:
     """The kernel tables that this CPU runs, best first."""
-    return list(_native.kernels.supported_tables())
+    return list(_native.kernels.supported())
 
 
 def load(

@@ -1,0 +1,198 @@
+"""The laws of the engine boundary: how tokens get in changes no logit.
+
+The native engine keeps them to the bit, the reference within rounding.
+Hypothesis writes a small program of chunks, forks, rewinds and company, and the
+logits are compared with those of every prompt run alone in one step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from influence.engines.reference import ReferenceEngine
+from support.random_specs import Extras, extras, random_weights, small_spec, specs
+
+from influence.engines import native
+from influence.engines.base import Engine, Session, Step
+from influence.models.binding import Weights
+from influence.models.spec import ModelSpec, Rope
+
+LAW = settings(max_examples=40, deadline=None, derandomize=True)
+Maker = Callable[[ModelSpec, Weights], Engine]
+
+
+def _native(kernels: str, threads: int) -> Maker:
+    return lambda spec, weights: native.load(spec, weights, kernels=kernels, threads=threads)
+
+
+ENGINES: dict[str, Maker] = {name: _native(name, 2) for name in native.kernel_names()}
+ENGINES["reference"] = lambda spec, weights: ReferenceEngine(spec, weights)
+
+# One model with everything that depends on positions: a window shorter than the
+# prompts, a layer without rope, two heads a group, blocks (64) crossed.
+SPEC = small_spec(
+    n_layers=3,
+    ropes=(Rope(1e4, 8), Rope(1e2, 4)),
+    layer_rope=(0, None, 1),
+    layer_window=(None, 70, 5),
+    attention_softcap=20.0,
+)
+WEIGHTS = random_weights(SPEC, Extras(biases=True))
+
+
+def assert_same(engine_name: str, actual: np.ndarray, expected: np.ndarray) -> None:
+    if engine_name == "reference":
+        np.testing.assert_allclose(actual, expected, atol=2e-5)
+    else:
+        np.testing.assert_array_equal(actual, expected)
+
+
+def whole(engine: Engine, token_ids: list[int]) -> np.ndarray:
+    """Logits of every position, the prompt alone and in one step."""
+    session = engine.new_session(512)
+    engine.forward([Step(session, token_ids, n_logits=len(token_ids))])
+    rows = engine.logits().copy()
+    session.close()
+    return rows
+
+
+@pytest.fixture(params=list(ENGINES))
+def engine_name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+_LOADED: dict[str, Engine] = {}
+
+
+def engine_of(name: str) -> Engine:
+    if name not in _LOADED:
+        _LOADED[name] = ENGINES[name](SPEC, WEIGHTS)
+    return _LOADED[name]
+
+
+prompts = st.lists(st.integers(0, SPEC.vocab_size - 1), min_size=1, max_size=150)
+
+
+@given(token_ids=prompts, cuts=st.lists(st.integers(1, 80), max_size=8))
+@LAW
+def check_chunks(name: str, token_ids: list[int], cuts: list[int]) -> None:
+    engine = engine_of(name)
+    expected = whole(engine, token_ids)
+    session, rows, rest = engine.new_session(512), [], list(token_ids)
+    while rest:
+        n = cuts.pop() if cuts else len(rest)
+        chunk, rest = rest[:n], rest[n:]
+        engine.forward([Step(session, chunk, n_logits=len(chunk))])
+        rows.append(engine.logits().copy())
+    session.close()
+    assert_same(name, np.concatenate(rows), expected)
+
+
+def test_chunked_prefill_gives_the_same_logits(engine_name: str) -> None:
+    check_chunks(engine_name)
+
+
+@given(all_ids=st.lists(prompts, min_size=2, max_size=5))
+@LAW
+def check_company(name: str, all_ids: list[list[int]]) -> None:
+    engine = engine_of(name)
+    expected = np.concatenate([whole(engine, ids) for ids in all_ids])
+    sessions = [engine.new_session(512) for _ in all_ids]
+    n_rows = engine.forward([Step(s, ids, len(ids)) for s, ids in zip(sessions, all_ids, strict=True)])
+    assert n_rows == sum(map(len, all_ids))
+    assert_same(name, engine.logits(), expected)
+    for session in sessions:
+        session.close()
+
+
+def test_company_in_a_batch_changes_no_logit(engine_name: str) -> None:
+    check_company(engine_name)
+
+
+@dataclass
+class Timeline:
+    session: Session
+    token_ids: list[int] = field(default_factory=list)
+
+
+actions = st.lists(
+    st.tuples(
+        st.sampled_from(["extend", "fork", "rewind"]),
+        st.integers(0, 9),
+        st.floats(0, 1),
+        st.lists(st.integers(0, SPEC.vocab_size - 1), min_size=1, max_size=70),
+    ),
+    max_size=12,
+)
+
+
+def _play(
+    engine: Engine, timelines: list[Timeline], program: list[tuple[str, int, float, list[int]]]
+) -> None:
+    for action, which, fraction, token_ids in program:
+        timeline = timelines[which % len(timelines)]
+        position = round(fraction * timeline.session.position)
+        if action == "fork":
+            timelines.append(Timeline(timeline.session.fork(position), timeline.token_ids[:position]))
+        elif action == "rewind":
+            timeline.session.rewind(position)
+            del timeline.token_ids[position:]
+        elif timeline.session.position + len(token_ids) < 500:
+            engine.forward([Step(timeline.session, token_ids)])
+            timeline.token_ids += token_ids
+
+
+@given(program=actions)
+@LAW
+def check_forks(name: str, program: list[tuple[str, int, float, list[int]]]) -> None:
+    engine = engine_of(name)
+    free_before = engine.kv_pool.n_free
+    timelines = [Timeline(engine.new_session(512))]
+    _play(engine, timelines, program)
+    steps = [Step(timeline.session, [7]) for timeline in timelines]
+    engine.forward(steps)
+    rows = engine.logits().copy()
+    for row, timeline in zip(rows, timelines, strict=True):
+        assert_same(name, row, whole(engine, [*timeline.token_ids, 7])[-1])
+        timeline.session.close()
+    assert engine.kv_pool.n_free == free_before
+
+
+def test_forks_and_rewinds_change_no_logit_and_give_all_blocks_back(engine_name: str) -> None:
+    check_forks(engine_name)
+
+
+@pytest.mark.parametrize("kernels", native.kernel_names())
+@pytest.mark.parametrize("dtype", ["F32", "F16", "BF16"])
+def test_the_number_of_threads_changes_no_bit(kernels: str, dtype: str) -> None:
+    weights = random_weights(SPEC, Extras(biases=True, dtype=dtype))  # type: ignore[arg-type]
+    token_ids = [int(i) for i in np.random.default_rng(1).integers(0, SPEC.vocab_size, 600 - 100)]
+    rows = []
+    for threads in (1, 2, 3, 5):
+        engine = native.load(SPEC, weights, kernels=kernels, threads=threads)
+        rows.append(whole(engine, token_ids))
+        engine.close()
+    for other in rows[1:]:
+        np.testing.assert_array_equal(other, rows[0])
+
+
+@pytest.mark.parametrize("kernels", native.kernel_names())
+def test_native_agrees_with_the_reference_on_any_spec(kernels: str) -> None:
+    @given(spec=specs(), tensors=extras(), n_tokens=st.integers(1, 90), seed=st.integers(0, 99))
+    @settings(max_examples=60, deadline=None, derandomize=True)
+    def check(spec: ModelSpec, tensors: Extras, n_tokens: int, seed: int) -> None:
+        weights = random_weights(spec, tensors, seed)
+        token_ids = [int(i) for i in np.random.default_rng(seed).integers(0, spec.vocab_size, n_tokens)]
+        expected = whole(ReferenceEngine(spec, weights, dtype=np.float64), token_ids)
+        engine = native.load(spec, weights, kernels=kernels, threads=2)
+        actual = whole(engine, token_ids)
+        engine.close()
+        scale = max(1.0, float(np.abs(expected).max()))
+        np.testing.assert_allclose(actual, expected, atol=2e-4 * scale)
+
+    check()
