@@ -1,0 +1,148 @@
+"""What a caller of the generator holds and receives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from queue import SimpleQueue
+from types import TracebackType
+from typing import Literal, Self
+
+from influence.engines.sampling import Sample
+from influence.errors import InfluenceError
+
+# "stop": an EOS token or a stop string; "length": max_tokens or the context's end.
+FinishReason = Literal["stop", "length", "cancelled"]
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """What a request cost."""
+
+    prompt_tokens: int
+    cached_tokens: int  # of the prompt, taken from earlier requests instead of computed
+    completion_tokens: int  # every token sampled; an EOS that ended the completion counts
+    queue_s: float  # from submission until a place was free
+    prefill_s: float  # from then until the first token
+    decode_s: float  # from the first token until the last
+    first_token_s: float | None  # from submission; None if there was no token
+
+    @property
+    def prefill_tokens_per_s(self) -> float | None:
+        """Prompt tokens computed per second; None where nothing was measured."""
+        return (self.prompt_tokens - self.cached_tokens) / self.prefill_s if self.prefill_s > 0 else None
+
+    @property
+    def decode_tokens_per_s(self) -> float | None:
+        """Tokens after the first per second; None where nothing was measured."""
+        return (self.completion_tokens - 1) / self.decode_s if self.decode_s > 0 else None
+
+
+@dataclass(frozen=True, slots=True)
+class TextDelta:
+    """The next piece of text: whole characters, never part of a stop string.
+
+    `token_ids` are those sampled since the piece before, also where a stop
+    string cut their text away; together all but an ending EOS. A piece may be
+    empty at the very end.
+    """
+
+    text: str
+    token_ids: tuple[int, ...]
+    logprobs: tuple[Sample, ...] = ()  # one a token, if they were asked for
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The end of a completion; nothing follows it."""
+
+    finish_reason: FinishReason
+    statistics: Statistics
+    stop_string: str | None = None  # the stop string that ended it, if one did
+
+
+Event = TextDelta | Finished
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """All events of a request in one."""
+
+    text: str
+    token_ids: tuple[int, ...]
+    logprobs: tuple[Sample, ...]
+    finish_reason: FinishReason
+    statistics: Statistics
+    stop_string: str | None
+
+
+class Stream:
+    """The events of one request, in order: iterate it, from one thread.
+
+    Any number of TextDelta, then one Finished or a raised InfluenceError. Its
+    queue is unbounded, so that a caller who does not read never holds up the
+    others; max_tokens bounds what can gather in it. Leaving its `with` block
+    cancels what still runs.
+    """
+
+    def __init__(self, wake: Callable[[], None]) -> None:
+        """`wake` makes the generator look at `cancel_wanted`."""
+        self._queue: SimpleQueue[Event | InfluenceError] = SimpleQueue()
+        self._wake = wake
+        self._ended = False
+        self.cancel_wanted = False
+
+    def put(self, event: Event | InfluenceError) -> None:
+        """For the generator: hand over the next event."""
+        self._queue.put(event)
+
+    def cancel(self) -> None:
+        """Ask for the end, from any thread; a Finished "cancelled" follows within a step.
+
+        Unless it ended by itself before. Cancelling twice is allowed.
+        """
+        self.cancel_wanted = True
+        self._wake()
+
+    def collect(self) -> Completion:
+        """Wait for the end; all of it as one."""
+        deltas: list[TextDelta] = []
+        for event in self:
+            if isinstance(event, Finished):
+                return _joined(deltas, event)
+            deltas.append(event)
+        raise InfluenceError("the events of this request were read before")
+
+    def __iter__(self) -> Iterator[Event]:
+        return self
+
+    def __next__(self) -> Event:
+        if self._ended:
+            raise StopIteration
+        event = self._queue.get()
+        self._ended = not isinstance(event, TextDelta)
+        if isinstance(event, InfluenceError):
+            raise event
+        return event
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.cancel()
+
+
+def _joined(deltas: list[TextDelta], end: Finished) -> Completion:
+    return Completion(
+        text="".join(delta.text for delta in deltas),
+        token_ids=tuple(token_id for delta in deltas for token_id in delta.token_ids),
+        logprobs=tuple(sample for delta in deltas for sample in delta.logprobs),
+        finish_reason=end.finish_reason,
+        statistics=end.statistics,
+        stop_string=end.stop_string,
+    )

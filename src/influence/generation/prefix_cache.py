@@ -1,0 +1,114 @@
+"""Sessions of earlier requests, kept so that a common prefix is computed once.
+
+A kept session's blocks are only lent: the generator evicts the least recently
+used whenever a running sequence needs the room. The engine's law that forking
+changes no logit makes the reuse exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from influence.engines.base import Engine, Session
+
+Ids = npt.NDArray[np.int64]
+
+MAX_KEPT = 256  # sessions; a lookup compares with each
+
+
+@dataclass(frozen=True, slots=True, eq=False)  # one entry equals itself alone
+class _Kept:
+    token_ids: Ids  # (session.position,)
+    session: Session
+
+
+class PrefixCache:
+    """Owns the sessions it keeps. For the one thread that owns the engine."""
+
+    def __init__(self, engine: Engine, max_blocks: int) -> None:
+        """Keep sessions of `max_blocks` blocks in all (blocks that several share count for each)."""
+        self._engine = engine
+        self._max_blocks = max_blocks
+        self._kept: list[_Kept] = []  # least recently used first
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def fork(self, prompt_ids: Sequence[int], context: int) -> Session | None:
+        """A session that holds the longest known prefix of the prompt; None if none is known.
+
+        At least the prompt's last token is left to run, so that there are
+        logits. Where rope depends on the context, only sessions of the same
+        context serve; elsewhere any that is long enough.
+        """
+        wanted = np.asarray(prompt_ids[:-1], np.int64)
+        best, n_best = None, 0
+        for kept in self._kept:
+            if self._serves(kept, context) and (n := common_prefix(kept.token_ids, wanted)) > n_best:
+                best, n_best = kept, n
+        if best is None:
+            return None
+        self._touch(best)
+        return best.session.fork(n_best)
+
+    def put(self, token_ids: Sequence[int], session: Session) -> None:
+        """Take over a session that holds exactly `token_ids`; it may be closed at once."""
+        kept = _Kept(np.asarray(token_ids, np.int64), session)
+        longer = next((other for other in self._kept if self._covers(other, kept)), None)
+        if longer is not None:
+            session.close()
+            self._touch(longer)
+            return
+        for shorter in [other for other in self._kept if self._covers(kept, other)]:
+            self._drop(shorter)
+        self._kept.append(kept)
+        while len(self._kept) > MAX_KEPT or self._n_blocks() > self._max_blocks:
+            self.evict_one()
+
+    def evict_one(self) -> bool:
+        """Close the least recently used session; False if there is none."""
+        if not self._kept:
+            return False
+        self._drop(self._kept[0])
+        return True
+
+    def clear(self) -> None:
+        while self.evict_one():
+            pass
+
+    def _serves(self, kept: _Kept, context: int) -> bool:
+        if self._engine.spec.rope_depends_on_context:
+            return kept.session.context == context
+        return kept.session.context >= context
+
+    def _covers(self, longer: _Kept, shorter: _Kept) -> bool:
+        """Whether `longer` serves every prompt that `shorter` does."""
+        n = shorter.token_ids.size
+        return (
+            self._serves(longer, shorter.session.context)
+            and longer.token_ids.size >= n
+            and np.array_equal(longer.token_ids[:n], shorter.token_ids)
+        )
+
+    def _n_blocks(self) -> int:
+        pool = self._engine.kv_pool
+        return sum(pool.blocks_for(kept.token_ids.size) for kept in self._kept)
+
+    def _touch(self, kept: _Kept) -> None:
+        self._kept.remove(kept)
+        self._kept.append(kept)
+
+    def _drop(self, kept: _Kept) -> None:
+        self._kept.remove(kept)
+        kept.session.close()
+
+
+def common_prefix(a: Ids, b: Ids) -> int:
+    """How many leading ids are the same."""
+    n = min(a.size, b.size)
+    differs = a[:n] != b[:n]
+    return int(differs.argmax()) if differs.any() else n

@@ -1,0 +1,162 @@
+"""One request on its way through the generator."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from influence.engines.base import Session, Step
+from influence.engines.sampling import Draw, Sample
+from influence.errors import InfluenceError
+from influence.generation.events import Finished, FinishReason, Statistics, Stream, TextDelta
+from influence.generation.params import GenerationParams
+from influence.generation.stop import CompletionText
+
+Ids = npt.NDArray[np.int64]
+
+
+class TokenCounts:
+    """Which tokens were generated, and how often each: arrays that grow as tokens come."""
+
+    def __init__(self, capacity: int) -> None:
+        """`capacity`: the most distinct tokens that can come."""
+        self._slots: dict[int, int] = {}
+        self._ids = np.empty(min(capacity, 64), np.int64)
+        self._counts = np.zeros(min(capacity, 64), np.int64)
+
+    @property
+    def ids(self) -> Ids:
+        return self._ids[: len(self._slots)]
+
+    @property
+    def counts(self) -> Ids:
+        return self._counts[: len(self._slots)]
+
+    def add(self, token_id: int) -> None:
+        slot = self._slots.setdefault(token_id, len(self._slots))
+        if slot == self._ids.size:
+            self._ids = np.concatenate([self._ids, np.empty_like(self._ids)])
+            self._counts = np.concatenate([self._counts, np.zeros_like(self._counts)])
+        self._ids[slot] = token_id
+        self._counts[slot] += 1
+
+
+@dataclass(slots=True, eq=False)
+class SequenceState:
+    """A request's tokens, session and clock; only the generator's thread changes it.
+
+    It knows how its tokens become events, and nothing of other sequences.
+    """
+
+    token_ids: list[int]  # the prompt, then what was sampled
+    n_prompt: int
+    params: GenerationParams
+    max_new_tokens: int  # max_tokens, or fewer where the context ends first; at least 1
+    context: int  # of its session
+    eos_ids: frozenset[int]  # tokens that end it
+    text: CompletionText
+    stream: Stream  # where its events go
+    submitted_s: float
+
+    # Set by the generator at admission.
+    session: Session | None = None
+    n_cached: int = 0
+    admitted_s: float | None = None
+
+    # Set as tokens come.
+    first_token_s: float | None = None
+    _counts: TokenCounts = field(default_factory=lambda: TokenCounts(64))
+    _prompt_ids: Ids | None = None  # distinct; made for the first draw that needs it
+    _unsent: list[Sample] = field(default_factory=list)
+
+    @property
+    def n_generated(self) -> int:
+        return len(self.token_ids) - self.n_prompt
+
+    @property
+    def n_run(self) -> int:
+        """Tokens that the session holds."""
+        return self.session.position if self.session is not None else 0
+
+    @property
+    def n_pending(self) -> int:
+        """Tokens to run before the next one can be sampled."""
+        return len(self.token_ids) - self.n_run
+
+    @property
+    def max_positions(self) -> int:
+        """The most that the session will hold; the last token sampled is never run."""
+        return self.n_prompt + self.max_new_tokens - 1
+
+    def step(self, n_tokens: int) -> Step:
+        """The next `n_tokens` pending tokens; with logits if they are all."""
+        if self.session is None:
+            raise RuntimeError("a sequence runs only after its admission")
+        begin = self.n_run
+        chunk = self.token_ids[begin : begin + n_tokens]
+        return Step(self.session, chunk, n_logits=1 if n_tokens == self.n_pending else 0)
+
+    def draw(self, row: int) -> Draw:
+        """How the token after the last is to be chosen."""
+        sampling = self.params.sampling
+        if not sampling.counts_tokens:
+            return Draw(row, len(self.token_ids), sampling, n_logprobs=self.params.n_logprobs)
+        if self._prompt_ids is None:
+            self._prompt_ids = np.unique(np.asarray(self.token_ids[: self.n_prompt], np.int64))
+        return Draw(
+            row,
+            len(self.token_ids),
+            sampling,
+            prompt_ids=self._prompt_ids,
+            generated_ids=self._counts.ids,
+            generated_counts=self._counts.counts,
+            n_logprobs=self.params.n_logprobs,
+        )
+
+    def accept(self, sample: Sample, now_s: float) -> FinishReason | None:
+        """Take the next token and emit the text it makes certain; why it was the last, if it was."""
+        if self.first_token_s is None:
+            self.first_token_s = now_s
+        self.token_ids.append(sample.token_id)
+        self._counts.add(sample.token_id)
+        if sample.token_id in self.eos_ids:
+            return "stop"
+        self._unsent.append(sample)
+        self._send(self.text.push(sample.token_id))
+        if self.text.matched is not None:
+            return "stop"
+        return "length" if self.n_generated == self.max_new_tokens else None
+
+    def finish(self, reason: FinishReason, now_s: float) -> None:
+        """Emit what was held back, then the terminal event."""
+        self._send(self.text.flush(), last=True)
+        if self.text.matched is not None:  # the flush may complete a stop string
+            reason = "stop"
+        self.stream.put(Finished(reason, self._statistics(now_s), self.text.matched))
+
+    def fail(self, error: InfluenceError) -> None:
+        """Emit the error as the terminal event."""
+        self.stream.put(error)
+
+    def _send(self, text: str, *, last: bool = False) -> None:
+        """Emit a piece if there is text, or tokens that no later piece will carry."""
+        if not text and not (last and self._unsent):
+            return
+        logprobs = tuple(self._unsent) if self.params.n_logprobs >= 0 else ()
+        self.stream.put(TextDelta(text, tuple(sample.token_id for sample in self._unsent), logprobs))
+        self._unsent.clear()
+
+    def _statistics(self, now_s: float) -> Statistics:
+        admitted_s = now_s if self.admitted_s is None else self.admitted_s
+        first_s = now_s if self.first_token_s is None else self.first_token_s
+        return Statistics(
+            prompt_tokens=self.n_prompt,
+            cached_tokens=self.n_cached,
+            completion_tokens=self.n_generated,
+            queue_s=admitted_s - self.submitted_s,
+            prefill_s=first_s - admitted_s,
+            decode_s=now_s - first_s,
+            first_token_s=None if self.first_token_s is None else first_s - self.submitted_s,
+        )
