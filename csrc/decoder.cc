@@ -289,6 +289,7 @@ void Decoder::add_branches(Team& team, const LayerWeights& weights) {
 
 void Decoder::head(Team& team) {
   const auto n_rows = static_cast<int64_t>(logit_rows_.size());
+  if (n_rows == 0) return;  // an inner chunk of a prompt
   const int64_t hidden = spec_.hidden_size;
   float* logits = logits_.data() + n_logits_ * spec_.vocab_size;
   const Product product[] = {{&lm_head_, logits}};

@@ -126,12 +126,20 @@ class ContextFull(EngineError):
         self.context = context
 
 
+def _size(n_bytes: int) -> str:
+    """Bytes for people: decimal units, as disks and memory are sold."""
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if n_bytes >= size:
+            return f"{n_bytes / size:.1f} {unit}"
+    return f"{n_bytes} bytes"
+
+
 class OutOfMemory(EngineError):
     """What is asked for needs more memory than there is; gives both numbers."""
 
     def __init__(self, what: str, needed_bytes: int, available_bytes: int) -> None:
         super().__init__(
-            f"{what} needs {needed_bytes / 1e9:.2f} GB, but {available_bytes / 1e9:.2f} GB are free",
+            f"{what} needs {_size(needed_bytes)}, but {_size(available_bytes)} are free",
             hint="give a smaller --context, choose a smaller model, or close other programs",
         )
         self.needed_bytes = needed_bytes
