@@ -106,11 +106,18 @@ def sample_row(logits: Row, draw: Draw) -> Sample:
     InvalidParameter if the mask allows no token that the model can give.
     """
     require_finite_peak(logits, draw.position)
-    token_id = choose(adjusted(logits, draw), draw)
-    if draw.n_logprobs < 0:
+    # Below the peak an overflow to -inf is right, the weight is 0; above it is looked for.
+    with np.errstate(over="ignore"):
+        token_id = choose(adjusted(logits, draw), draw)
+        return with_logprobs(token_id, logits, draw.n_logprobs)
+
+
+def with_logprobs(token_id: int, logits: Row, n_top: int) -> Sample:
+    """The chosen token with its log probability and those of the `n_top` likeliest; -1: without."""
+    if n_top < 0:
         return Sample(token_id, None)
     log_total = log_sum_exp(logits)
-    top = largest(logits, draw.n_logprobs)
+    top = largest(logits, n_top)
     return Sample(
         token_id,
         float(logits[token_id]) - log_total,
@@ -133,10 +140,9 @@ def adjusted(logits: Row, draw: Draw) -> Row:
     if not params.logit_bias and draw.allowed is None and not params.counts_tokens:
         return logits
     row = logits.copy()
-    with np.errstate(over="ignore"):  # an overflow to infinity is found below
-        add_bias(row, params.logit_bias)
-        if params.counts_tokens:
-            penalize(row, draw)
+    add_bias(row, params.logit_bias)
+    if params.counts_tokens:
+        penalize(row, draw)
     if draw.allowed is not None:
         row[~draw.allowed] = -np.inf
     peak = float(row.max())
