@@ -1,0 +1,85 @@
+"""From `-m` and the engine's options to a model that answers: shared by the commands that run one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from influence.cli import output
+from influence.cli.model_path import find_model
+from influence.cli.options import EngineOptions
+from influence.engines import machine, select
+from influence.engines.base import Engine
+from influence.generation.generator import Generator
+from influence.models.model import Model, open_model
+from influence.text.chat_template import ChatTemplate
+from influence.text.tokenizer import Tokenizer
+
+# Contexts that nobody chose are rounded up to this, the size of a block of the KV cache.
+_CONTEXT_STEP = 64
+
+
+@dataclass(frozen=True, slots=True)
+class TextModel:
+    """A model with what turns text into its tokens and back."""
+
+    name: str  # as the user gave it
+    model: Model
+    tokenizer: Tokenizer
+    template: ChatTemplate | None
+
+    @property
+    def eos_ids(self) -> frozenset[int]:
+        """Every id that ends a completion, whichever file says so."""
+        return self.model.generation_config.eos_ids | self.tokenizer.eos_ids
+
+
+def open_text_model(name: str) -> TextModel:
+    """The model that `-m` names; raises ModelError or TokenizerError."""
+    folder = find_model(name)
+    model = open_model(folder)
+    tokenizer = Tokenizer.load(folder)
+    for warning in tokenizer.warnings:
+        output.say(f"note: {output.visible(warning)}")
+    return TextModel(name, model, tokenizer, ChatTemplate.load(folder, tokenizer.special_tokens))
+
+
+def context_for(model: Model, n_tokens: int, chosen: int | None) -> int:
+    """The context of a request of `n_tokens`, prompt and completion together."""
+    if chosen is not None:
+        return chosen
+    return min(model.spec.max_context, -(-n_tokens // _CONTEXT_STEP) * _CONTEXT_STEP)
+
+
+@contextmanager
+def running(loaded: TextModel, options: EngineOptions, context: int) -> Iterator[tuple[Engine, Generator]]:
+    """The model's engine, and a generator on it, until the block ends."""
+    _say_what_is_slow(loaded.model, options)
+    engine = select.load_engine(
+        loaded.model,
+        options.device,
+        device_index=options.device_index,
+        threads=options.threads,
+        kernels=options.kernels,
+        context=context,
+    )
+    try:
+        with Generator(engine, loaded.tokenizer, loaded.eos_ids, context=context) as generator:
+            yield engine, generator
+    finally:
+        engine.close()
+
+
+def _say_what_is_slow(model: Model, options: EngineOptions) -> None:
+    gpu = select.cuda_trace() or select.metal_trace()
+    if options.device == "auto" and gpu:
+        output.say(
+            f"note: running on the cpu: a GPU is here ({gpu}), but this installation has no engine for it"
+        )
+    weights, available = model.weights.size_bytes, machine.available_memory()
+    if weights > available:
+        output.say(
+            f"note: the weights are {output.size(weights)}, but {output.size(available)} of memory are free: "
+            "they will be read from the disk again and again"
+        )

@@ -1,0 +1,61 @@
+"""The `influence` command: finds the command's module, runs it, ends with its exit code."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+from typing import NoReturn
+
+import click
+
+from influence import __version__
+from influence.cli import failure, output
+from influence.cli.lazy import LazyGroup
+
+COMMANDS = {
+    "doctor": "influence.cli.commands.doctor:doctor",
+    "generate": "influence.cli.commands.generate:generate",
+    "inspect": "influence.cli.commands.inspect:inspect",
+}
+
+
+@click.group(cls=LazyGroup, lazy=COMMANDS)
+@click.option("--traceback", is_flag=True, help="On an error, also show where in the code it happened.")
+@click.version_option(__version__, message="%(prog)s %(version)s")
+def influence(traceback: bool) -> None:
+    """Run Hugging Face models on this machine: fast, private, offline.
+
+    \b
+    influence generate "Once upon a time" -m demo      a small model that comes along
+    influence generate "Why is the sky blue?" -m models/my_model
+    influence COMMAND --help                           all about one command
+
+    Exit codes: 0 done, 1 failed, 2 bad usage, 130 interrupted, 143 terminated.
+    """
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run one command; returns the exit code of the process."""
+    show_traceback = False
+    try:
+        with influence.make_context("influence", list(arguments)) as context:
+            show_traceback = context.params["traceback"]
+            influence.invoke(context)
+    except BaseException as error:  # the one place where everything ends
+        return failure.report(error, show_traceback=show_traceback)
+    return 0
+
+
+def run() -> NoReturn:
+    """The process's entry point."""
+    for number in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
+        signal.signal(number, _terminate)
+    output.prepare_streams()
+    sys.exit(main(sys.argv[1:]))
+
+
+def _terminate(number: int, frame: FrameType | None) -> NoReturn:
+    """Leave by an exception, so that what is open gets closed on the way."""
+    raise SystemExit(128 + number)

@@ -1,0 +1,193 @@
+"""Options that several commands share, in groups that arrive as one value each.
+
+@click.command()
+@model_option
+@engine_options
+def bench(model_path: str, engine: EngineOptions) -> None: ...
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from influence.cli.failure import BadUsage
+
+if TYPE_CHECKING:
+    from influence.engines.select import Device
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+def text(value: str) -> str:
+    """An option's type: text that is sound UTF-8; a command line can carry any bytes."""
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise click.BadParameter(f"character {error.start} is not UTF-8") from error
+    return value
+
+
+@dataclass(frozen=True, slots=True)
+class EngineOptions:
+    """Where and how to run the model, as the user asked."""
+
+    device: Device
+    device_index: int
+    threads: int | None
+    kernels: str | None
+    context: int | None
+
+
+def _require_model(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    if not value and not context.resilient_parsing:
+        raise BadUsage(
+            "the model path is not provided",
+            hint="give -m FOLDER, -m ORG/NAME of a downloaded model, or -m demo for the one that comes along",
+        )
+    return value
+
+
+model_option = click.option(
+    "-m",
+    "--model-path",
+    metavar="PATH",
+    type=text,
+    callback=_require_model,
+    help="The model: a folder, a downloaded ORG/NAME (in ./models/), or `demo`.",
+)
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+
+system_option = click.option(
+    "--system",
+    metavar="TEXT",
+    type=text,
+    help="A system prompt, put before the user's. A model without a chat template reads it as text above.",
+)
+
+raw_option = click.option(
+    "--raw", is_flag=True, help="Give the model the prompt as it is, without its chat template."
+)
+
+_ENGINE_OPTIONS = (
+    click.option(
+        "--device",
+        type=click.Choice(["auto", "cpu", "metal", "cuda"]),
+        default="auto",
+        show_default=True,
+        help="Where to run. A device that is named is used or refused, never replaced.",
+    ),
+    click.option(
+        "--device-index",
+        metavar="N",
+        type=click.IntRange(min=0),
+        default=0,
+        show_default=True,
+        help="Which GPU, if there are several.",
+    ),
+    click.option(
+        "--threads",
+        metavar="N",
+        type=click.IntRange(min=1),
+        help="Threads to compute with.  [default: the physical cores this process may use]",
+    ),
+    click.option(
+        "--kernels",
+        metavar="NAME",
+        help="The kernel table to use; `influence doctor` lists them.  [default: the best for this CPU]",
+    ),
+    click.option(
+        "--context",
+        metavar="N",
+        type=click.IntRange(min=1),
+        help="Positions for prompt and completion together, up to the model's own limit."
+        "  [default: as many as needed]",
+    ),
+)
+
+# Sampling options have no default here: what the user leaves out is the model's own choice.
+_SAMPLING_OPTIONS = (
+    click.option(
+        "--max-tokens",
+        metavar="N",
+        type=click.IntRange(min=0),
+        help="The most tokens to generate.  [default: 512]",
+    ),
+    click.option(
+        "--temperature",
+        metavar="T",
+        type=float,
+        help="How freely to choose: 0 always takes the likeliest token.  [default: 0.7]",
+    ),
+    click.option("--top-k", metavar="K", type=int, help="Choose among the K likeliest tokens; 0: among all."),
+    click.option(
+        "--top-p", metavar="P", type=float, help="Choose among the likeliest that make up P together."
+    ),
+    click.option("--min-p", metavar="P", type=float, help="Leave out tokens below P times the likeliest."),
+    click.option(
+        "--repeat-penalty", metavar="X", type=float, help="Make tokens that were seen less likely; 1: off."
+    ),
+    click.option(
+        "--presence-penalty", metavar="X", type=float, help="Lower tokens that were generated, once; 0: off."
+    ),
+    click.option(
+        "--frequency-penalty", metavar="X", type=float, help="Lower generated tokens each time; 0: off."
+    ),
+    click.option(
+        "--seed", metavar="N", type=int, help="The same seed gives the same text.  [default: random]"
+    ),
+    click.option(
+        "--stop", metavar="TEXT", type=text, multiple=True, help="Stop before this text. Can be given often."
+    ),
+)
+_SAMPLING_NAMES = (
+    "max_tokens",
+    "temperature",
+    "top_k",
+    "top_p",
+    "min_p",
+    "repeat_penalty",
+    "presence_penalty",
+    "frequency_penalty",
+    "seed",
+    "stop",
+)
+
+
+def engine_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds the engine's options; the command gets `engine: EngineOptions`."""
+    names = tuple(EngineOptions.__dataclass_fields__)
+    return _group("engine", names, EngineOptions, _ENGINE_OPTIONS)(command)
+
+
+def sampling_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds the sampling options; the command gets `sampling: dict[str, Any]`, only what the user gave."""
+    return _group("sampling", _SAMPLING_NAMES, _given, _SAMPLING_OPTIONS)(command)
+
+
+def _given(**values: Any) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None and value != ()}
+
+
+def _group(
+    argument: str, names: Sequence[str], collect: Callable[..., Any], options: Sequence[Decorator]
+) -> Decorator:
+    """A decorator that adds `options` and hands their values on as one `argument`."""
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(command)
+        def collected(**values: Any) -> Any:
+            values[argument] = collect(**{name: values.pop(name) for name in names})
+            return command(**values)
+
+        decorated: Callable[..., Any] = collected
+        for option in reversed(options):
+            decorated = option(decorated)
+        return decorated
+
+    return decorate

@@ -1,0 +1,152 @@
+"""Which engine runs a model on which device.
+
+    cpu      native: our C++ core
+    metal    none in this installation
+    cuda     none in this installation
+
+`auto` takes the best device that is there. A device that the user names is
+used or refused with the reason, never replaced.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sys
+from dataclasses import dataclass
+from typing import Literal
+
+from influence.engines import machine
+from influence.engines.base import Engine
+from influence.errors import DeviceUnavailable, InvalidParameter, OutOfMemory
+from influence.models.model import Model
+from influence.models.spec import ModelSpec
+
+Device = Literal["auto", "cpu", "metal", "cuda"]
+
+_NO_GPU_ENGINE = "this installation has no engine for GPUs"
+# What a driver leaves behind where there is a GPU that CUDA (or ROCm) can reach.
+_CUDA_TRACES = ("/dev/nvidia0", "/dev/nvidiactl", "/proc/driver/nvidia/version", "/dev/kfd", "/dev/dxg")
+
+# The native engine takes a long prompt in passes of at most this many tokens.
+_PASS_TOKENS = 512
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceReport:
+    """One device: whether a model can run on it here, and why not."""
+
+    name: Literal["cpu", "metal", "cuda"]
+    available: bool
+    reason: str  # why it can't be used; empty if it can
+    description: str  # the engine that it would use; empty if none
+
+
+def devices() -> list[DeviceReport]:
+    """Every device that influence has a name for."""
+    return [_cpu(), _gpu("metal", metal_trace()), _gpu("cuda", cuda_trace())]
+
+
+def load_engine(
+    model: Model,
+    device: Device = "auto",
+    *,
+    device_index: int = 0,
+    threads: int | None = None,
+    kernels: str | None = None,
+    context: int | None = None,
+) -> Engine:
+    """The model on a device, with a KV cache for one session of `context` positions (None: the model's own).
+
+    Raises DeviceUnavailable, InvalidParameter (device_index, threads, kernels,
+    context) and OutOfMemory, all before memory is taken.
+    """
+    _require_device(device, device_index)
+    n_positions = _checked_context(model.spec, context)
+    from influence.engines import native
+
+    n_blocks = -(-n_positions // native.BLOCK_SIZE)
+    kv_bytes = n_blocks * native.BLOCK_SIZE * kv_bytes_per_token(model)
+    _require_memory(n_positions, kv_bytes + _scratch_bytes(model.spec))
+    return native.load(model.spec, model.weights, threads=threads, kernels=kernels, kv_bytes=kv_bytes)
+
+
+def kv_bytes_per_token(model: Model) -> int:
+    """What one position takes in the KV cache, over all layers."""
+    from influence.engines import native
+
+    return native.kv_block_bytes(model.spec, model.weights) // native.BLOCK_SIZE
+
+
+def cpu_kernels() -> tuple[str, ...]:
+    """Names of the kernel tables that this CPU runs, the one that is chosen first."""
+    from influence.engines import native
+
+    return tuple(native.kernel_names())
+
+
+def cuda_trace() -> str:
+    """What shows that a GPU for CUDA is here (a path), or nothing. Asks no driver."""
+    for path in _CUDA_TRACES:
+        if os.path.exists(path):  # noqa: PTH110 - a device node, not a file to open
+            return path
+    return shutil.which("nvidia-smi") or ""
+
+
+def metal_trace() -> str:
+    """What shows that a GPU for Metal is here, or nothing."""
+    return "Apple silicon" if sys.platform == "darwin" and platform.machine() == "arm64" else ""
+
+
+def _cpu() -> DeviceReport:
+    problem = _native_problem()
+    if problem:
+        return DeviceReport("cpu", False, problem, "")
+    return DeviceReport("cpu", True, "", f"native {cpu_kernels()[0]}, {machine.usable_cores()} threads")
+
+
+def _native_problem() -> str:
+    """Why the native engine can't be used, or nothing."""
+    try:
+        import influence.engines.native  # noqa: F401 - whether it loads is the question
+    except ImportError as error:
+        return f"the native core can't be loaded ({error})"
+    return ""
+
+
+def _gpu(name: Literal["metal", "cuda"], trace: str) -> DeviceReport:
+    seen = f"a GPU is here ({trace}), but" if trace else "no such GPU was found, and"
+    return DeviceReport(name, False, f"{seen} {_NO_GPU_ENGINE}", "")
+
+
+def _require_device(device: Device, device_index: int) -> None:
+    if device in ("metal", "cuda"):
+        report = _gpu(device, metal_trace() if device == "metal" else cuda_trace())
+        raise DeviceUnavailable(device, report.reason)
+    if device_index != 0:
+        raise InvalidParameter("device_index", device_index, "0, because the cpu is one device")
+    problem = _native_problem()
+    if problem:
+        raise DeviceUnavailable("cpu", problem, hint="install influence again")
+
+
+def _checked_context(spec: ModelSpec, context: int | None) -> int:
+    if context is None:
+        return spec.max_context
+    if not 1 <= context <= spec.max_context:
+        raise InvalidParameter("context", context, f"1 to {spec.max_context}, which is this model's limit")
+    return context
+
+
+def _require_memory(context: int, needed: int) -> None:
+    """Weights are not counted: they are mapped, and the system keeps or drops their pages as it can."""
+    available = machine.available_memory()
+    if needed > available:
+        raise OutOfMemory(f"a context of {context} positions", needed, available)
+
+
+def _scratch_bytes(spec: ModelSpec) -> int:
+    """An upper bound of the activations and logits of one pass, in float32."""
+    per_token = 6 * spec.hidden_size + 3 * spec.q_dim + 2 * spec.kv_dim + 3 * spec.intermediate_size
+    return 4 * (_PASS_TOKENS * per_token + spec.vocab_size)
