@@ -161,12 +161,14 @@ def softcap(x: Array, cap: float | None) -> Array:
 
 def _gelu(x: Array) -> Array:
     erf: Array = np.vectorize(math.erf, otypes=[x.dtype])(x / math.sqrt(2))
-    return 0.5 * x * (1 + erf)
+    y: Array = 0.5 * x * (1 + erf)
+    return y
 
 
 def _gelu_tanh(x: Array) -> Array:
     tanh: Array = np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))
-    return 0.5 * x * (1 + tanh)
+    y: Array = 0.5 * x * (1 + tanh)
+    return y
 
 
 ACTIVATIONS: Mapping[Activation, Callable[[Array], Array]] = {

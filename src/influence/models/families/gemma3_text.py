@@ -14,6 +14,7 @@ from influence.models.rope_config import read_layered_rope
 
 def read(config: Config) -> Architecture:
     config.require("use_bidirectional_attention", False)
+    config.require("attn_logit_softcapping", None)  # read by transformers, but not applied
     sizes = Sizes.read(config, max_context=131_072, n_kv_heads=4, head_dim=256)
     period = config.integer("sliding_window_pattern", 6)
     by_period = [
@@ -40,7 +41,6 @@ def read(config: Config) -> Architecture:
         qk_norm="head",
         embedding_scale=sizes.hidden_size**0.5,
         attention_scale=config.number("query_pre_attn_scalar", 256, above=0) ** -0.5,
-        attention_softcap=config.optional_number("attn_logit_softcapping", above=0),
         logit_softcap=config.optional_number("final_logit_softcapping", above=0),
     )
     layout = llama_layout(

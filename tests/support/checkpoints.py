@@ -1,0 +1,174 @@
+"""Tiny random Hugging Face folders of every family.
+
+    make_checkpoint(case, folder, "F32")                by numpy alone, the same on every machine
+    make_checkpoint_by_transformers(case, folder, ...)  by transformers' own save_pretrained
+
+The first writes the names that this project reads; that they are the right
+ones is shown by transformers, which loads such folders without a missing or an
+unexpected tensor (tests/models/test_parity.py).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from influence.models.binding import slot_shape
+from influence.models.config import Config
+from influence.models.layout import Architecture, Part, PerHead
+from influence.models.registry import read_architecture
+from influence.models.spec import ModelSpec
+from influence.weights.tensor import DType
+from support.cases import BY_NAME, FAMILIES, Case
+
+__all__ = [
+    "BY_NAME",
+    "FAMILIES",
+    "Case",
+    "architecture_of",
+    "expected_shapes",
+    "make_checkpoint",
+    "make_checkpoint_by_transformers",
+    "random_tensors",
+    "write_folder",
+    "write_safetensors",
+]
+
+Array = npt.NDArray[Any]
+Shape = tuple[int, ...]
+
+
+def make_checkpoint(case: Case, folder: Path, dtype: DType = "F32") -> Path:
+    """A folder with config.json and model.safetensors, a function of the case alone."""
+    tensors = random_tensors(architecture_of(case), case.seed)
+    return write_folder(
+        folder, case.config, {name: (dtype, round_to(array, dtype)) for name, array in tensors.items()}
+    )
+
+
+def make_checkpoint_by_transformers(case: Case, folder: Path, dtype: DType = "F32") -> Path:
+    """The same, by transformers: its own names, shapes, and spelling of the config."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    torch_dtype = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}[dtype]
+    values = {key: value for key, value in case.config.items() if key != "model_type"}
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(case.model_type, **values))
+    is_offset = architecture_of(case).spec.norm_offset != 0
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            array = random_tensor(name, tuple(parameter.shape), case.seed + 1, is_offset)
+            parameter.copy_(torch.from_numpy(array))
+    model.to(torch_dtype).save_pretrained(folder)
+    return folder
+
+
+def write_folder(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, tuple[DType, Array]]) -> Path:
+    """config.json and model.safetensors."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(dict(config), indent=1))
+    write_safetensors(folder / "model.safetensors", tensors)
+    return folder
+
+
+def write_safetensors(path: Path, tensors: Mapping[str, tuple[str, Array]]) -> None:
+    """A safetensors file; each tensor as (dtype of the header, array of that dtype's bits)."""
+    header: dict[str, Any] = {}
+    begin = 0
+    for name, (dtype, array) in tensors.items():
+        header[name] = {"dtype": dtype, "shape": array.shape, "data_offsets": [begin, begin + array.nbytes]}
+        begin += array.nbytes
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for _, array in tensors.values():
+            file.write(np.ascontiguousarray(array).tobytes())
+
+
+def architecture_of(case: Case) -> Architecture:
+    return read_architecture(Config(case.config, Path(case.name) / "config.json"))
+
+
+def expected_shapes(architecture: Architecture) -> dict[str, Shape]:
+    """Every tensor that such a checkpoint has, with its shape, sorted by name."""
+    spec, layout = architecture.spec, architecture.layout
+    shapes: dict[str, Shape] = {}
+    for slot, module in layout.outer.items():
+        shapes |= _module_shapes(architecture, slot, layout.base + module, slot_shape(spec, slot))
+    if not layout.tied:
+        shapes |= _module_shapes(architecture, "lm_head", layout.head[-1], slot_shape(spec, "lm_head"))
+    elif "lm_head" in layout.biases:
+        shapes[f"{layout.head[-1]}.bias"] = (spec.vocab_size,)
+    for layer in range(spec.n_layers):
+        prefix = f"{layout.base}{layout.layers}.{layer}."
+        for slot, place in layout.layer.items():
+            if isinstance(place, PerHead):
+                shapes |= _per_head_shapes(spec, slot, prefix + place.module)
+                continue
+            module = place.module if isinstance(place, Part) else place
+            shapes |= _module_shapes(architecture, slot, prefix + module, _stored_shape(spec, slot, place))
+    return dict(sorted(shapes.items()))
+
+
+def _stored_shape(spec: ModelSpec, slot: str, place: str | Part) -> Shape:
+    parts = place.slots if isinstance(place, Part) else (slot,)
+    return (sum(slot_shape(spec, part)[0] for part in parts), *slot_shape(spec, slot)[1:])
+
+
+def _module_shapes(architecture: Architecture, slot: str, module: str, shape: Shape) -> dict[str, Shape]:
+    has_bias = slot in architecture.layout.biases
+    return {f"{module}.weight": shape} | ({f"{module}.bias": shape[:1]} if has_bias else {})
+
+
+def _per_head_shapes(spec: ModelSpec, slot: str, module: str) -> dict[str, Shape]:
+    heads = spec.n_heads if slot == "q_norm" else spec.n_kv_heads
+    if "{}" not in module:
+        return {f"{module}.weight": (heads, spec.head_dim)}
+    return {f"{module.format(head)}.weight": (spec.head_dim,) for head in range(heads)}
+
+
+def random_tensors(architecture: Architecture, seed: int) -> dict[str, npt.NDArray[np.float32]]:
+    """A value for every tensor."""
+    is_offset = architecture.spec.norm_offset != 0
+    shapes = expected_shapes(architecture)
+    return {name: random_tensor(name, shape, seed, is_offset) for name, shape in shapes.items()}
+
+
+def random_tensor(name: str, shape: Shape, seed: int, is_offset: bool) -> npt.NDArray[np.float32]:
+    """Values of a size that keeps activations near 1, so that every part of the model shows in the logits."""
+    uniform = _uniform(f"{seed} {name}", math.prod(shape)).reshape(shape)  # in [-1, 1)
+    if name.endswith(".bias"):
+        return uniform * np.float32(0.5)
+    if len(shape) == 1 or "norm" in name:
+        return uniform * np.float32(0.5) + np.float32(0 if is_offset else 1)
+    if "embed" in name:
+        return uniform
+    return uniform * np.float32(2.5 / math.sqrt(shape[1]))
+
+
+def _uniform(key: str, count: int) -> npt.NDArray[np.float32]:
+    """Numbers in [-1, 1), exact in float32.
+
+    Raw words of PCG64: numpy promises that these never change, unlike those of
+    its Generator.
+    """
+    words = np.random.PCG64(zlib.crc32(key.encode())).random_raw(count)
+    return ((words >> np.uint64(40)).astype(np.float32) / np.float32(1 << 23)) - np.float32(1)
+
+
+def round_to(array: npt.NDArray[np.float32], dtype: DType) -> Array:
+    """The nearest values of the dtype, ties to even; BF16 as its bits."""
+    if dtype == "F32":
+        return array
+    if dtype == "F16":
+        return array.astype(np.float16)
+    bits = array.view(np.uint32)
+    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
