@@ -24,6 +24,8 @@ MAX_JSON_BYTES = 4 << 20
 # Counts up to this fit the native core's int64 arithmetic even when three are multiplied.
 MAX_INT = 1 << 31
 
+MAX_FLOAT = 3e38  # engines compute in float32
+
 
 def read_json_object(path: Path) -> dict[str, Any]:
     """The JSON object in the file (UTF-8, UTF-16 or UTF-32, with or without a BOM).
@@ -126,8 +128,8 @@ class Config:
         value = self._value(key, default)
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise self.invalid(key, f"must be a number, not {_kind(value)}")
-        if abs(value) > 1e300 or math.isnan(value):  # an int too large for a float would raise below
-            raise self.invalid(key, f"is {str(value)[:40]}, but must be finite")
+        if not abs(value) <= MAX_FLOAT:  # also false for NaN
+            raise self.invalid(key, f"is {str(value)[:40]}, but must be a number that float32 holds")
         if not minimum <= value <= maximum:
             raise self.invalid(key, f"is {value}, but must be from {minimum:g} to {maximum:g}")
         if value <= above:

@@ -9,11 +9,15 @@ Follows transformers' modeling_rope_utils.py (RotaryEmbeddingConfigMixin).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from influence.errors import InvalidConfig
 from influence.models.config import Config
 from influence.models.reading import MAX_POSITIONS, Sizes
 from influence.models.spec import Rope, RopeScaling, RopeScalingKind
+
+MAX_THETA = 1e12
 
 
 def read_rope(
@@ -25,65 +29,86 @@ def read_rope(
     interleaved: bool = False,
     theta_key: str = "rope_theta",
     partial_key: str = "partial_rotary_factor",
-    original: int | None = None,
+    original_context: int | None = None,
 ) -> Rope:
     """The rope of all layers, from `rope_scaling` or `rope_parameters` and the keys beside them.
 
-    `theta` is what an absent key means; so is `partial`, the share of a head
-    that turns, where None says that this family turns whole heads only.
+    `theta` and `original_context` are what absent keys mean; so is `partial`,
+    the share of a head that turns, where None says that this family turns
+    whole heads only.
     """
     section = config.section("rope_scaling") or config.section("rope_parameters")
     if section is None:
         section = Config({}, config.path, "rope_parameters.")
-    default_theta = config.number(theta_key, theta, above=1)
-    share = partial if partial is not None else 1.0
-    share = config.number(partial_key, share, above=0, maximum=1)
+    share = config.number(partial_key, 1.0 if partial is None else partial, above=0, maximum=1)
     share = section.number("partial_rotary_factor", share, above=0, maximum=1)
     if partial is None and share != 1:
         raise config.unsupported(partial_key, share, "1.0 (whole heads)")
-    rotary_dim = int(sizes.head_dim * share)
-    return read_rope_section(
+    return _read_section(
         section,
-        rotary_dim=rotary_dim,
+        theta=config.number(theta_key, theta, above=1, maximum=MAX_THETA),
+        rotary_dim=int(sizes.head_dim * share),
         interleaved=interleaved,
-        theta=default_theta,
-        max_context=sizes.max_context,
-        original=config.optional_integer("original_max_position_embeddings", original, maximum=MAX_POSITIONS),
+        contexts=_Contexts(
+            sizes.max_context,
+            original_context or sizes.max_context,
+            config.optional_integer(_ORIGINAL, maximum=MAX_POSITIONS),
+        ),
     )
 
 
-def read_layered_rope(
-    config: Config, sizes: Sizes, layer_type: str, theta_key: str, theta: float, scaling_key: str = ""
+def read_layered_ropes(config: Config, sizes: Sizes) -> tuple[Rope, Rope]:
+    """The ropes of full and of sliding layers: an object for each in `rope_parameters`, or keys of their own."""
+    config.require("partial_rotary_factor", 1.0)
+    nested = config.section("rope_parameters") or Config({}, config.path)
+    for key in nested.values:
+        if key not in ("full_attention", "sliding_attention"):
+            raise nested.unsupported(key, nested.values[key], "full_attention or sliding_attention")
+    full = config.section("rope_scaling") or nested.section("full_attention")
+    sliding = nested.section("sliding_attention")
+    return (
+        _read_layer_rope(config, sizes, full, "rope_theta", 1_000_000.0),
+        _read_layer_rope(config, sizes, sliding, "rope_local_base_freq", 10_000.0),
+    )
+
+
+def _read_layer_rope(
+    config: Config, sizes: Sizes, section: Config | None, theta_key: str, theta: float
 ) -> Rope:
-    """The rope of one layer type: `rope_parameters` holds an object for each, or the keys stand beside it."""
-    sections = config.section("rope_parameters") or Config({}, config.path)
-    section = sections.section(layer_type) or Config({}, config.path, f"rope_parameters.{layer_type}.")
-    if scaling_key:
-        section = config.section(scaling_key) or section
-    if section.number("partial_rotary_factor", 1.0) != 1:
-        raise section.unsupported("partial_rotary_factor", section.values["partial_rotary_factor"], "1.0")
-    return read_rope_section(
+    section = section or Config({}, config.path, "rope_parameters.")
+    section.require("partial_rotary_factor", 1.0)
+    return _read_section(
         section,
+        theta=config.number(theta_key, theta, above=1, maximum=MAX_THETA),
         rotary_dim=sizes.head_dim,
-        theta=config.number(theta_key, theta, above=1),
-        max_context=sizes.max_context,
+        interleaved=False,
+        contexts=_Contexts(sizes.max_context, sizes.max_context, None),
     )
 
 
-def read_rope_section(
-    section: Config,
-    *,
-    rotary_dim: int,
-    theta: float,
-    max_context: int,
-    interleaved: bool = False,
-    original: int | None = None,
+@dataclass(frozen=True, slots=True)
+class _Contexts:
+    """The lengths that a stretched rope is defined by."""
+
+    maximum: int  # max_position_embeddings
+    default_original: int  # trained on, if the file does not say
+    original_beside: int | None  # trained on; wins over the same key inside the rope object
+
+    def read_original(self, section: Config) -> int:
+        inside = section.optional_integer(_ORIGINAL, self.default_original, maximum=MAX_POSITIONS)
+        return self.original_beside or inside or self.default_original
+
+
+def _read_section(
+    section: Config, *, theta: float, rotary_dim: int, interleaved: bool, contexts: _Contexts
 ) -> Rope:
-    """One rope object. `original`: original_max_position_embeddings beside it, which wins over one inside."""
+    """One rope object; `theta` stands beside it."""
     if rotary_dim % 2 or rotary_dim == 0:
-        raise section.invalid("rotary_dim", f"would be {rotary_dim}, but the part that turns must be even")
-    theta = section.number("rope_theta", theta, above=1)
-    scaling = _read_scaling(section, rotary_dim, max_context, original)
+        raise InvalidConfig(
+            section.path, "head_dim", f"makes {rotary_dim} dimensions turn, which must be even and not 0"
+        )
+    theta = section.number("rope_theta", theta, above=1, maximum=MAX_THETA)
+    scaling = _read_scaling(section, rotary_dim, contexts)
     return Rope(theta=theta, rotary_dim=rotary_dim, interleaved=interleaved, scaling=scaling)
 
 
@@ -114,7 +139,7 @@ def _read_kind(section: Config) -> RopeScalingKind:
     raise section.unsupported(key, name, ", ".join(_KIND_KEYS))
 
 
-def _read_scaling(section: Config, rotary_dim: int, max_context: int, original: int | None) -> RopeScaling:
+def _read_scaling(section: Config, rotary_dim: int, contexts: _Contexts) -> RopeScaling:
     kind = _read_kind(section)
     if kind == "default":
         return RopeScaling()
@@ -123,44 +148,41 @@ def _read_scaling(section: Config, rotary_dim: int, max_context: int, original: 
     if kind == "dynamic":
         if rotary_dim == 2:
             raise section.invalid("rope_type", "dynamic needs more than two rotary dimensions")
-        return RopeScaling(kind, factor=_read_factor(section), original_max_context=max_context)
-    trained = (
-        original or section.optional_integer(_ORIGINAL, max_context, maximum=MAX_POSITIONS) or max_context
-    )
+        return RopeScaling(kind, factor=_read_factor(section), original_max_context=contexts.maximum)
+    original = contexts.read_original(section)
     if kind == "llama3":
-        return _read_llama3(section, trained)
+        return _read_llama3(section, original)
     if kind == "yarn":
-        return _read_yarn(section, trained, max_context)
-    return _read_longrope(section, rotary_dim, trained, max_context)
+        return _read_yarn(section, original, contexts.maximum)
+    return _read_longrope(section, rotary_dim, original, contexts.maximum)
 
 
-def _read_factor(section: Config, default: float | None = None) -> float:
-    return section.number("factor", default, above=0, maximum=1e6)
+def _read_factor(section: Config) -> float:
+    return section.number("factor", minimum=1e-3, maximum=1e6)
 
 
 def _read_llama3(section: Config, original: int) -> RopeScaling:
-    low = section.number("low_freq_factor", above=0)
+    low = section.number("low_freq_factor", minimum=1e-3, maximum=1e6)
     return RopeScaling(
         "llama3",
         factor=_read_factor(section),
         original_max_context=original,
         low_freq_factor=low,
-        high_freq_factor=section.number("high_freq_factor", above=low),
+        high_freq_factor=section.number("high_freq_factor", minimum=low + 1e-3, maximum=1e7),
     )
 
 
 def _read_yarn(section: Config, original: int, max_context: int) -> RopeScaling:
-    slow = section.optional_number("beta_slow", minimum=0) or 1.0
     return RopeScaling(
         "yarn",
         factor=_read_optional_factor(section, max_context / original),
         original_max_context=original,
         beta_fast=section.optional_number("beta_fast", minimum=0) or 32.0,
-        beta_slow=slow,
-        mscale=section.optional_number("mscale") or 0.0,
-        mscale_all_dim=section.optional_number("mscale_all_dim") or 0.0,
+        beta_slow=section.optional_number("beta_slow", minimum=0) or 1.0,
+        mscale=section.optional_number("mscale", minimum=0, maximum=1e3) or 0.0,
+        mscale_all_dim=section.optional_number("mscale_all_dim", minimum=0, maximum=1e3) or 0.0,
         truncate=section.flag("truncate", True),
-        attention_factor=section.optional_number("attention_factor", minimum=0),
+        attention_factor=section.optional_number("attention_factor", minimum=0, maximum=1e6),
     )
 
 
@@ -171,7 +193,7 @@ def _read_longrope(section: Config, rotary_dim: int, original: int, max_context:
         "longrope",
         factor=_read_optional_factor(section, max_context / original),
         original_max_context=original,
-        attention_factor=section.optional_number("attention_factor", minimum=0),
+        attention_factor=section.optional_number("attention_factor", minimum=0, maximum=1e6),
         short_factor=_read_factors(section, "short_factor", rotary_dim // 2),
         long_factor=_read_factors(section, "long_factor", rotary_dim // 2),
     )
@@ -186,4 +208,6 @@ def _read_factors(section: Config, key: str, count: int) -> tuple[float, ...]:
     values: Sequence[Any] = section.sequence(key)
     if len(values) != count:
         raise section.invalid(key, f"has {len(values)} numbers, but {count} rotary pairs need one each")
-    return tuple(Config({key: value}, section.path).number(key, above=0) for value in values)
+    return tuple(
+        Config({key: value}, section.path).number(key, minimum=1e-3, maximum=1e6) for value in values
+    )

@@ -24,9 +24,9 @@ def read(config: Config) -> Architecture:
         spec,
         norm_offset=1.0,
         embedding_scale=sizes.hidden_size**0.5,
-        attention_scale=config.number("query_pre_attn_scalar", 256, above=0) ** -0.5,
-        attention_softcap=config.optional_number("attn_logit_softcapping", 50.0, above=0),
-        logit_softcap=config.optional_number("final_logit_softcapping", 30.0, above=0),
+        attention_scale=config.number("query_pre_attn_scalar", 256, minimum=1e-6) ** -0.5,
+        attention_softcap=config.optional_number("attn_logit_softcapping", 50.0, minimum=1e-6),
+        logit_softcap=config.optional_number("final_logit_softcapping", 30.0, minimum=1e-6),
     )
     layout = llama_layout(
         tied=config.flag("tie_word_embeddings", True),

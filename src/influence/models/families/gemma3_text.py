@@ -9,7 +9,7 @@ from dataclasses import replace
 from influence.models.config import Config
 from influence.models.layout import POST_NORMS, QK_NORMS, Architecture, biases, llama_layout
 from influence.models.reading import Sizes, read_activation, read_eps, read_layer_types, read_windows
-from influence.models.rope_config import read_layered_rope
+from influence.models.rope_config import read_layered_ropes
 
 
 def read(config: Config) -> Architecture:
@@ -21,10 +21,7 @@ def read(config: Config) -> Architecture:
         "sliding_attention" if (layer + 1) % period else "full_attention" for layer in range(sizes.n_layers)
     ]
     layer_types = read_layer_types(config, sizes.n_layers, by_period)
-    full, sliding = (
-        read_layered_rope(config, sizes, "full_attention", "rope_theta", 1_000_000.0, "rope_scaling"),
-        read_layered_rope(config, sizes, "sliding_attention", "rope_local_base_freq", 10_000.0),
-    )
+    full, sliding = read_layered_ropes(config, sizes)
     spec = sizes.spec(
         norm="rms",
         norm_eps=read_eps(config, "rms_norm_eps", 1e-6),
@@ -40,8 +37,8 @@ def read(config: Config) -> Architecture:
         norm_offset=1.0,
         qk_norm="head",
         embedding_scale=sizes.hidden_size**0.5,
-        attention_scale=config.number("query_pre_attn_scalar", 256, above=0) ** -0.5,
-        logit_softcap=config.optional_number("final_logit_softcapping", above=0),
+        attention_scale=config.number("query_pre_attn_scalar", 256, minimum=1e-6) ** -0.5,
+        logit_softcap=config.optional_number("final_logit_softcapping", minimum=1e-6),
     )
     layout = llama_layout(
         tied=config.flag("tie_word_embeddings", True),

@@ -14,6 +14,6 @@ def read(config: Config) -> Architecture:
         embedding_scale=config.number("embedding_multiplier", 1.0),
         residual_scale=config.number("residual_multiplier", 1.0),
         attention_scale=config.number("attention_multiplier", 1.0),
-        logit_scale=1 / config.number("logits_scaling", 1.0, above=0),
+        logit_scale=1 / config.number("logits_scaling", 1.0, minimum=1e-6),
     )
     return Architecture(spec, like_llama.layout)

@@ -16,7 +16,7 @@ def read(config: Config) -> Architecture:
         norm_eps=read_eps(config, "rms_norm_eps", 1e-5),
         activation=read_activation(config, "silu"),
         gated_mlp=True,
-        rope=read_rope(config, sizes, partial=1.0),
+        rope=read_rope(config, sizes, partial=1.0, original_context=4096),
         windows=read_uniform_windows(config, sizes.n_layers, None),
     )
     layout = Layout(
