@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import signal
 import sys
-import traceback as traceback_module
 
 import click
 
@@ -42,7 +41,9 @@ def report(error: BaseException, *, show_traceback: bool) -> int:
             output.discard_the_rest()
             return DONE
     if show_traceback:
-        output.say("".join(traceback_module.format_exception(error)).rstrip())
+        import traceback
+
+        output.say("".join(traceback.format_exception(error)).rstrip())
     return _explain(error)
 
 

@@ -58,7 +58,7 @@ model_option = click.option(
     metavar="PATH",
     type=text,
     callback=_require_model,
-    help="The model: a folder, a downloaded ORG/NAME (in ./models/), or `demo`.",
+    help="The model: a folder, a downloaded ORG/NAME (in ./models/), or `demo`.  [required]",
 )
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")

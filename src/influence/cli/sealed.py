@@ -3,9 +3,11 @@
     python -m influence.cli.sealed generate "Once" -m demo
 
 runs the command as `influence` does, but any try to open a socket that leaves
-this machine's file system, to look up a host name, or to start a program (which
-could do either) is refused and noted. The exit code is then REACHED_OUT, even
-if the program swallowed the refusal.
+this machine, to look up a host name, or to start a program (which could do
+either) is refused and noted. The exit code is then REACHED_OUT, even if the
+program swallowed the refusal. One program may be started: the renderer of chat
+templates, which takes from itself the right to open any file or socket before
+it sees a template (text/template_worker.py).
 
 It watches through Python's audit events (PEP 578), so it sees what Python code
 and Python's standard library do; a hook that was added can't be taken away.
@@ -13,8 +15,11 @@ and Python's standard library do; a hook that was added can't be taken away.
 
 from __future__ import annotations
 
+import os.path
 import sys
 from typing import Any
+
+import influence
 
 REACHED_OUT = 97
 
@@ -24,7 +29,6 @@ _REFUSED = frozenset(
         "socket.gethostbyname",
         "socket.gethostbyaddr",
         "socket.getnameinfo",
-        "subprocess.Popen",
         "os.exec",
         "os.fork",
         "os.forkpty",
@@ -33,6 +37,7 @@ _REFUSED = frozenset(
         "os.system",
     }
 )
+_TEMPLATE_RENDERER = os.path.join(os.path.dirname(influence.__file__), "text", "template_worker.py")  # noqa: PTH118, PTH120
 _attempts: list[str] = []
 
 
@@ -47,16 +52,26 @@ def attempts() -> tuple[str, ...]:
 
 
 def _refuse(event: str, args: tuple[Any, ...]) -> None:
-    if event in _REFUSED or (event == "socket.__new__" and not _is_local(args)):
+    if (
+        event in _REFUSED
+        or (event == "socket.__new__" and not _is_local(args))
+        or (event == "subprocess.Popen" and not _is_template_renderer(args))
+    ):
         _attempts.append(event)
         raise PermissionError(f"{event} is refused: this process is sealed off from the network")
 
 
 def _is_local(args: tuple[Any, ...]) -> bool:
-    """Whether a new socket is of the family that only reaches processes of this machine."""
+    """Whether a new socket, of (self, family, ...), reaches only processes of this machine."""
     import socket
 
     return bool(args[1] == getattr(socket, "AF_UNIX", None))
+
+
+def _is_template_renderer(args: tuple[Any, ...]) -> bool:
+    """Whether (executable, arguments, ...) is our Python with the one script, in isolated mode."""
+    executable, arguments = args[0], list(args[1])
+    return executable == sys.executable and arguments[1:4] == ["-I", "-S", _TEMPLATE_RENDERER]
 
 
 def _main() -> int:

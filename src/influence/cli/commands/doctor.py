@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from typing import Any
 
@@ -17,7 +16,7 @@ _PROOF = ("generate", "Once upon a time", "--model-path", "demo", "--max-tokens"
 _PROOF_TIMEOUT_S = 60
 
 
-@click.command()
+@click.command(short_help="Check this machine; prove that nothing is sent out.")
 @json_option
 def doctor(as_json: bool) -> None:
     """Say what this machine is, which engine each device would use, and prove that nothing is sent out.
@@ -46,6 +45,9 @@ def doctor(as_json: bool) -> None:
 
 def prove_sealed() -> dict[str, Any]:
     """Generate with the demo model in a sealed process: {"passed": bool, "result": what happened}."""
+    import subprocess
+
+
     command = [sys.executable, "-m", sealed.__name__, *_PROOF]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_PROOF_TIMEOUT_S, check=False)

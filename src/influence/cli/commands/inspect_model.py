@@ -95,7 +95,7 @@ def _as_text(facts: dict[str, Any]) -> str:
         ("weights", output.size(facts["weights_bytes"])),
         ("kv cache", f"{output.size(facts['kv_bytes_per_token'])} per token"),
     ]
-    spec = [(name, _value(value)) for name, value in facts["spec"].items()]
+    spec = [(name, _value(name, value)) for name, value in facts["spec"].items()]
     files = [(file["name"], output.size(file["bytes"])) for file in facts["files"]]
     tensors = [
         (
@@ -121,10 +121,18 @@ def _indented(rows: Sequence[tuple[str, ...]]) -> str:
     return output.columns([("  " + row[0], *row[1:]) for row in rows])
 
 
-def _value(value: Any) -> str:
+def _value(name: str, value: Any) -> str:
     """A field of the spec; what every layer has alike is said once."""
-    if isinstance(value, tuple) and len(value) > 1 and len(set(map(str, value))) == 1:
-        return f"{value[0]} (each of {len(value)})"
+    if name == "ropes":
+        return "; ".join(map(_rope, value)) or "none"
     if isinstance(value, tuple):
-        return ", ".join(map(str, value))
-    return str(value)
+        shown = ["-" if item is None else str(item) for item in value]
+        return f"{shown[0]} in each of {len(shown)} layers" if len(set(shown)) == 1 else " ".join(shown)
+    return "none" if value is None else str(value)
+
+
+def _rope(rope: dict[str, Any]) -> str:
+    pairs = "interleaved" if rope["interleaved"] else "in halves"
+    scaling = rope["scaling"]
+    stretched = "" if scaling["kind"] == "default" else f", {scaling['kind']} scaling by {scaling['factor']}"
+    return f"theta {rope['theta']}, {rope['rotary_dim']} dimensions {pairs}{stretched}"

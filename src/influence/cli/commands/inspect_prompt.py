@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from influence.text.tokenizer import Tokenizer
 
 
-@click.command()
+@click.command(short_help="Show what a model would read, token by token.")
 @click.argument("prompt", type=options.text)
 @options.model_option
 @options.system_option
@@ -61,15 +61,17 @@ def _bos_audit(tokenizer: Tokenizer, built: Prompt) -> dict[str, Any]:
         "token": tokenizer.bos_token,
         "added_by_tokenizer": tokenizer.adds_bos,
         "count_at_start": n_leading,
-        "verdict": _bos_verdict(tokenizer, n_leading),
+        "verdict": _bos_verdict(tokenizer, built, n_leading),
     }
 
 
-def _bos_verdict(tokenizer: Tokenizer, n_leading: int) -> str:
+def _bos_verdict(tokenizer: Tokenizer, built: Prompt, n_leading: int) -> str:
     if tokenizer.bos_id is None:
         return "ok: the model has no BOS token"
     if n_leading > 1:
         return "doubled: BOS is there more than once"
+    if n_leading == 1 and built.used_template and tokenizer.adds_bos:
+        return "ok: BOS is there once, from the chat template; the tokenizer's own is left out"
     if n_leading == 1:
         return "ok: BOS is there once"
     if tokenizer.adds_bos:
@@ -112,10 +114,11 @@ def _as_text(facts: dict[str, Any]) -> str:
             f"{len(tokens)} tokens:",
             output.columns([(str(token["id"]).rjust(8), repr(token["token"])) for token in tokens]),
             "",
-            f"begins: {bos['verdict']}"
-            + (f" (id {bos['id']}, {bos['token']!r})" if bos["id"] is not None else ""),
-            "ends at:" if ends else "ends at: no token; only --stop, --max-tokens or the context end it",
-            output.columns([("       ", *end) for end in ends]),
+            "begins:",
+            output.columns([(str(bos["id"]).rjust(8), repr(bos["token"]), bos["verdict"])]),
+            "",
+            "ends at:" if ends else "ends at no token: only --stop, --max-tokens or the context end it",
+            output.columns([(token_id.rjust(8), token, files) for token_id, token, files in ends]),
             "",
         ]
     )
