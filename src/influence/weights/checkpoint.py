@@ -9,7 +9,7 @@ from types import MappingProxyType, TracebackType
 from influence.errors import InvalidCheckpoint
 from influence.weights.folder import INDEX_NAME, weight_files
 from influence.weights.safetensors import TensorInfo
-from influence.weights.shard import Shard, open_shards
+from influence.weights.shard import Shard
 from influence.weights.tensor import Tensor
 
 
@@ -36,7 +36,7 @@ class Checkpoint:
         UnsupportedModel (weights of another format only), InvalidCheckpoint.
         """
         paths, index = weight_files(folder)
-        checkpoint = cls(folder, open_shards(paths, folder))
+        checkpoint = cls(folder, tuple(Shard(path) for path in paths))
         if index is not None:
             checkpoint._check_index(index)
         return checkpoint

@@ -34,19 +34,22 @@ _FOREIGN_FORMATS: Mapping[str, tuple[str, ...]] = {
 }
 _SHARD_NAME = re.compile(r"-\d+-of-0*([1-9]\d*)\.safetensors$")
 _MAX_NAMES_SHOWN = 8
+_MAX_NAME_SHOWN = 100  # characters
 
 
 def weight_files(folder: Path) -> tuple[tuple[Path, ...], Mapping[str, Path] | None]:
     """The weight files, and tensor -> file where an index says so.
 
-    Raises ModelFilesMissing (no folder, no weights), UnsupportedModel (weights
-    of another format only) or InvalidCheckpoint (a bad index, or a choice of
-    several files). The files need not exist yet if an index names them.
+    Raises ModelFilesMissing (no folder, no weights, a shard is missing),
+    UnsupportedModel (weights of another format only) or InvalidCheckpoint (a
+    bad index, or a choice of several files).
     """
     names = _names_in(folder)
     if INDEX_NAME in names:
         index = read_index(folder / INDEX_NAME)
-        return tuple(sorted(set(index.values()))), index
+        paths = tuple(sorted(set(index.values())))
+        _check_present(folder, paths)
+        return paths, index
     return (folder / _only_file(folder, names),), None
 
 
@@ -110,17 +113,31 @@ def _refuse_without_weights(folder: Path, names: list[str], adapters: list[str])
     )
 
 
+def _check_present(folder: Path, paths: tuple[Path, ...]) -> None:
+    missing = [path.name for path in paths if not os.path.lexists(path)]
+    if missing:
+        raise ModelFilesMissing(
+            folder,
+            f"{len(missing)} of {len(paths)} weight files are missing: {_listed(missing)}",
+            hint="the download is incomplete: download the model again",
+        )
+
+
 def _listed(names: list[str]) -> str:
     rest = len(names) - _MAX_NAMES_SHOWN
-    return ", ".join(names[:_MAX_NAMES_SHOWN]) + (f" and {rest} more" if rest > 0 else "")
+    shown = ", ".join(name[:_MAX_NAME_SHOWN] for name in names[:_MAX_NAMES_SHOWN])
+    return shown + (f" and {rest} more" if rest > 0 else "")
 
 
 def read_index(path: Path) -> dict[str, Path]:
     """Tensor -> file, as the index at `path` says; InvalidCheckpoint, ModelFilesMissing."""
     with open_regular(path) as file:
-        text = file.read(MAX_INDEX_BYTES + 1)
-    if len(text) > MAX_INDEX_BYTES:
-        raise InvalidCheckpoint(path, f"is larger than {MAX_INDEX_BYTES} bytes")
+        n_bytes = os.fstat(file.fileno()).st_size
+        if n_bytes > MAX_INDEX_BYTES:
+            raise InvalidCheckpoint(
+                path, f"is {n_bytes} bytes long, more than the {MAX_INDEX_BYTES} of any real one"
+            )
+        text = file.read(n_bytes)
     try:
         weight_map = _parse_index(text)
     except JsonError as error:
@@ -140,7 +157,7 @@ def _parse_index(text: bytes) -> dict[str, str]:
             continue
         for tensor in scanner.members():
             if tensor in weight_map:
-                scanner.fail(f"tensor {tensor[:200]!r} is there twice")
+                scanner.fail(f"tensor {tensor[:_MAX_NAME_SHOWN]!r} is there twice")
             weight_map[tensor] = scanner.string()
     scanner.end()
     return weight_map
@@ -152,7 +169,9 @@ def _shard_path(index: Path, name: str) -> Path:
     if not name.isprintable() or "\\" in name or ":" in name or pure.is_absolute() or ".." in pure.parts:
         raise _outside(index, name)
     if pure.suffix != ".safetensors":
-        raise InvalidCheckpoint(index, f"names the shard {name[:200]!r}, which is no .safetensors file")
+        raise InvalidCheckpoint(
+            index, f"names the shard {name[:_MAX_NAME_SHOWN]!r}, which is no .safetensors file"
+        )
     path = index.parent / pure
     if not Path(os.path.realpath(path)).is_relative_to(_root(index.parent)):
         raise _outside(index, name)
@@ -174,6 +193,6 @@ def _root(folder: Path) -> Path:
 def _outside(index: Path, name: str) -> InvalidCheckpoint:
     return InvalidCheckpoint(
         index,
-        f"names the shard {name[:200]!r}, which is not inside the model's folder",
+        f"names the shard {name[:_MAX_NAME_SHOWN]!r}, which is not inside the model's folder",
         hint="do not trust this model; if you linked its files yourself, move the real ones into the folder",
     )

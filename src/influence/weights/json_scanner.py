@@ -28,7 +28,10 @@ _STRING_BODY = rb"\"((?:[^\"\\\x00-\x1f]++|" + _ESCAPE + rb")*+)\""
 _STRING = re.compile(_SPACE + _STRING_BODY)
 _KEY = re.compile(_SPACE + _STRING_BODY + _SPACE + rb":")
 _UNSIGNED = re.compile(_SPACE + rb"(0|[1-9][0-9]*+)(?![0-9.eE])")
-_NUMBER = re.compile(_SPACE + rb"-?((?:0|[1-9][0-9]*+)(?:\.[0-9]++)?+(?:[eE][-+]?[0-9]++)?+)")
+_NUMBER = re.compile(
+    _SPACE + rb"-?((?:0|[1-9][0-9]*+)(?:\.[0-9]++)?+)(?:[eE](?:\+|(-))?([0-9]++))?+"
+)  # mantissa, minus of the exponent, exponent
+_NONZERO = re.compile(rb"[1-9]")
 _LITERAL = re.compile(_SPACE + rb"(?:true|false|null)")
 _NULL = re.compile(_SPACE + rb"null")
 _PEEK = re.compile(_SPACE + rb"(.)", re.DOTALL)
@@ -52,11 +55,12 @@ class JsonScanner:
     All raise JsonError where the text holds something else.
     """
 
-    __slots__ = ("_depth", "_position", "_stop", "_text")
+    __slots__ = ("_depth", "_position", "_stop", "_text", "_view")
 
     def __init__(self, text: bytes, start: int, stop: int) -> None:
         _check_utf8(text, start, stop)
         self._text = text
+        self._view = memoryview(text)  # slices of it are no copies
         self._position = start
         self._stop = stop
         self._depth = 0
@@ -80,7 +84,7 @@ class JsonScanner:
         """The keys of an object; the caller takes each key's value before the next key."""
         for _ in self._enclosed(b"{", b"}", "an object"):
             match = self.match(_KEY) or self.fail("expected a key and a colon")
-            yield _unescape(match[1])
+            yield self._characters(match)
 
     def elements(self) -> Iterator[None]:
         """Once for each element of an array, which the caller takes."""
@@ -107,7 +111,12 @@ class JsonScanner:
 
     def string(self) -> str:
         match = self.match(_STRING) or self.fail("expected a string")
-        return _unescape(match[1])
+        return self._characters(match)
+
+    def _characters(self, string: re.Match[bytes]) -> str:
+        start, stop = string.span(1)
+        text = str(self._view[start:stop], "utf-8")
+        return str(json.loads(f'"{text}"')) if "\\" in text else text
 
     def unsigned(self) -> int:
         """An integer in 0 .. 2**64 - 1, written without sign, point and exponent."""
@@ -131,7 +140,7 @@ class JsonScanner:
         elif first == b'"':
             self.match(_STRING) or self.fail("a string that is not well-formed")
         elif number := self.match(_NUMBER):
-            if _exceeds_double(number[1]):
+            if _exceeds_double(self._text, number):
                 self.fail("a number out of range")
         elif not self.match(_LITERAL):
             self.fail("expected a value")
@@ -143,45 +152,46 @@ class JsonScanner:
             self.fail("expected the end")
 
 
-def _unescape(body: bytes) -> str:
-    text = body.decode()
-    return str(json.loads(f'"{text}"')) if "\\" in text else text
-
-
 def _check_utf8(text: bytes, start: int, stop: int) -> None:
     """In pieces, so that a huge text is never there a second time as characters."""
     decoder = codecs.getincrementaldecoder("utf-8")()
     view = memoryview(text)
     for begin in range(start, stop, _UTF8_CHUNK_BYTES):
         end = min(begin + _UTF8_CHUNK_BYTES, stop)
+        n_pending = len(decoder.getstate()[0])  # bytes of a character that the last piece cut
         try:
             decoder.decode(view[begin:end], final=end == stop)
         except UnicodeDecodeError as error:
-            raise JsonError("text that is not UTF-8", begin + error.start) from error
+            raise JsonError("text that is not UTF-8", begin - n_pending + error.start) from error
 
 
-def _exceeds_double(number: bytes) -> bool:
-    """Whether serde_json calls this number out of range.
+def _exceeds_double(text: bytes, number: re.Match[bytes]) -> bool:
+    """Whether serde_json calls this match of _NUMBER out of range.
 
     It keeps the leading digits that fit 64 bits and multiplies them, as a
     double, by a power of ten, so that it refuses some numbers just below the
-    largest double. Short integers and fractions can't exceed it.
+    largest double. Copies no more of the number than those digits.
     """
-    mantissa, _, exponent = number.lower().partition(b"e")
-    if not exponent and len(mantissa) < 300:
+    start, stop = number.span(1)
+    first = _NONZERO.search(text, start, stop)
+    if not first:
         return False
-    whole, _, fraction = mantissa.partition(b".")
-    digits = (whole + fraction).lstrip(b"0")
-    n_kept = 20 if int(digits[:20] or b"0") < 1 << 64 else 19
-    n_dropped = max(len(digits) - n_kept, 0)
-    power = _clamped_int(exponent) - len(fraction) + n_dropped
-    if not digits or power < 0:
+    point = text.find(b".", start, stop)
+    whole_end = stop if point < 0 else point
+    place = whole_end - first.start() + (first.start() > whole_end)  # of the first digit; 1 is the ones
+    kept = text[first.start() : min(first.start() + 21, stop)].replace(b".", b"")[:20]
+    kept = kept if int(kept) < 1 << 64 else kept[:19]
+    power = place - len(kept) + _exponent(text, number)
+    if power <= 0:
         return False
-    return power > 308 or math.isinf(float(int(digits[:n_kept])) * float(f"1e{power}"))
+    return power > 308 or math.isinf(float(int(kept)) * float(f"1e{power}"))
 
 
-def _clamped_int(exponent: bytes) -> int:
-    """An exponent; beyond nine digits its exact value no longer matters."""
-    digits = exponent.lstrip(b"+-").lstrip(b"0") or b"0"
-    size = int(digits) if len(digits) <= 9 else 10**9
-    return -size if exponent.startswith(b"-") else size
+def _exponent(text: bytes, number: re.Match[bytes]) -> int:
+    """Its exponent; beyond nine digits the exact value no longer matters."""
+    start, stop = number.span(3)
+    first = _NONZERO.search(text, start, stop) if start >= 0 else None
+    if not first:
+        return 0
+    size = int(text[first.start() : stop]) if stop - first.start() <= 9 else 10**9
+    return -size if number[2] else size

@@ -98,9 +98,9 @@ def read_header(path: Path) -> Header:
 def read_header_of(file: BinaryIO, path: Path) -> Header:
     """The header of an open file, read from its start; InvalidCheckpoint."""
     file_size = os.fstat(file.fileno()).st_size
-    length = file.read(_LENGTH_BYTES)
-    n_bytes = header_length(length, file_size, path)
-    return parse_header(length + file.read(n_bytes), file_size, path)
+    n_bytes = header_length(file.read(_LENGTH_BYTES), file_size, path)
+    file.seek(0)
+    return parse_header(file.read(_LENGTH_BYTES + n_bytes), file_size, path)
 
 
 def header_length(prefix: bytes, file_size: int, path: Path) -> int:

@@ -10,12 +10,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from influence.errors import InvalidCheckpoint, ModelFilesMissing, UnsupportedModel
+from influence.errors import InvalidCheckpoint, UnsupportedModel
 from influence.weights.files import FileIdentity, open_regular
 from influence.weights.safetensors import Header, TensorInfo, read_header_of
 from influence.weights.tensor import NUMPY_DTYPES, Tensor
-
-_MAX_NAMES_SHOWN = 8
 
 
 class Shard:
@@ -89,20 +87,6 @@ class Shard:
                 "was replaced, cut or written to while the model was open",
                 hint="wait until nothing writes to the model's folder, then start again",
             )
-
-
-def open_shards(paths: tuple[Path, ...], folder: Path) -> tuple[Shard, ...]:
-    """All of them, or one ModelFilesMissing that names those that are not there."""
-    missing = [path for path in paths if not os.path.lexists(path)]
-    if missing:
-        names = ", ".join(path.name for path in missing[:_MAX_NAMES_SHOWN])
-        raise ModelFilesMissing(
-            folder,
-            f"{len(missing)} of {len(paths)} weight files are missing: {names}"
-            + "…" * (len(missing) > _MAX_NAMES_SHOWN),
-            hint="the download is incomplete: download the model again, it continues where it stopped",
-        )
-    return tuple(Shard(path) for path in paths)
 
 
 def _aligned(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
