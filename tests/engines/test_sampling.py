@@ -71,8 +71,17 @@ def test_a_value_out_of_range_is_refused_by_name(name: str, value: object) -> No
 
 @pytest.mark.parametrize(
     "bias",
-    [{-1: 1.0}, {"1": 1.0}, {1.0: 1.0}, {True: 1.0}, {0: math.nan}, {0: math.inf}, {0: 100.1}, {0: "1"}]
-    + [{i: 0.0 for i in range(1025)}],
+    [
+        {-1: 1.0},
+        {"1": 1.0},
+        {1.0: 1.0},
+        {True: 1.0},
+        {0: math.nan},
+        {0: math.inf},
+        {0: 100.1},
+        {0: "1"},
+        dict.fromkeys(range(1025), 0.0),
+    ],
 )
 def test_a_bad_logit_bias_is_refused(bias: dict[int, float]) -> None:
     with pytest.raises(InvalidParameter, match="logit_bias"):
@@ -368,7 +377,7 @@ def test_uniform_is_uniform_over_positions_and_over_seeds() -> None:
     over_positions = np.array([uniform(1, i) for i in range(20_000)])
     over_seeds = np.array([uniform(i, 100) for i in range(20_000)])
     for values in (over_positions, over_seeds):
-        assert 0 <= values.min() and values.max() < 1
+        assert values.min() >= 0 and values.max() < 1
         counts = np.histogram(values, bins=20, range=(0, 1))[0]
         chi_square = ((counts - 1000) ** 2 / 1000).sum()
         assert chi_square < 43.8  # 19 degrees of freedom, p = 0.001
