@@ -49,6 +49,7 @@ def weight_files(folder: Path) -> tuple[tuple[Path, ...], Mapping[str, Path] | N
         index = read_index(folder / INDEX_NAME)
         paths = tuple(sorted(set(index.values())))
         _check_present(folder, paths)
+        _check_inside(folder, paths)
         return paths, index
     return (folder / _only_file(folder, names),), None
 
@@ -60,10 +61,7 @@ def _names_in(folder: Path) -> list[str]:
         problem, hint = "there is no such folder", "check the path, or download the model first"
         raise ModelFilesMissing(folder, problem, hint=hint) from error
     except NotADirectoryError as error:
-        problem, hint = (
-            "is a file, not a model folder",
-            "give the folder that holds config.json and the weights",
-        )
+        problem, hint = "is a file, not a model folder", "give the folder that holds config.json"
         raise ModelFilesMissing(folder, problem, hint=hint) from error
     except OSError as error:
         problem = f"can't be listed: {error.strerror}"
@@ -164,7 +162,7 @@ def _parse_index(text: bytes) -> dict[str, str]:
 
 
 def _shard_path(index: Path, name: str) -> Path:
-    """Where the shard `name` lies; the names are a stranger's, and none may lead out of the folder."""
+    """Where the shard `name` must be; the names are a stranger's, and none may lead out of the folder."""
     pure = PurePosixPath(name)
     if not name.isprintable() or "\\" in name or ":" in name or pure.is_absolute() or ".." in pure.parts:
         raise _outside(index, name)
@@ -172,10 +170,14 @@ def _shard_path(index: Path, name: str) -> Path:
         raise InvalidCheckpoint(
             index, f"names the shard {name[:_MAX_NAME_SHOWN]!r}, which is no .safetensors file"
         )
-    path = index.parent / pure
-    if not Path(os.path.realpath(path)).is_relative_to(_root(index.parent)):
-        raise _outside(index, name)
-    return path
+    return index.parent / pure
+
+
+def _check_inside(folder: Path, paths: tuple[Path, ...]) -> None:
+    root = _root(folder)
+    for path in paths:
+        if not Path(os.path.realpath(path)).is_relative_to(root):
+            raise _outside(folder / INDEX_NAME, path.name)
 
 
 def _root(folder: Path) -> Path:
