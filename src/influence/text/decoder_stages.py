@@ -188,17 +188,17 @@ class Chain:
     """Stages one after another; from a token to text."""
 
     def __init__(self, stages: Sequence[Stage]) -> None:
-        self._stages = stages
+        self.stages = stages
 
     def push(self, token: str) -> str:
         tokens = [token]
-        for stage in self._stages:
+        for stage in self.stages:
             tokens = [output for given in tokens for output in stage.push(given)]
         return "".join(tokens)
 
     def flush(self) -> str:
         tokens: list[str] = []
-        for stage in self._stages:
+        for stage in self.stages:
             tokens = [output for given in tokens for output in stage.push(given)] + stage.flush()
         return "".join(tokens)
 

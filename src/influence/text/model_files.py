@@ -31,12 +31,14 @@ def read_bytes(path: Path, max_bytes: int) -> bytes | None:
         return None
     except OSError as error:
         raise _unreadable(path, error) from error
-    with os.fdopen(descriptor, "rb") as file:
+    try:
         _check_kind_and_size(path, os.fstat(descriptor), max_bytes)
-        try:
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
             content = file.read(max_bytes + 1)
-        except OSError as error:
-            raise _unreadable(path, error) from error
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    finally:
+        os.close(descriptor)
     if len(content) > max_bytes:
         raise _too_large(path, max_bytes)
     return content.removeprefix(_UTF8_BOM)
