@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import Any
 
 import pytest
@@ -11,22 +11,9 @@ import pytest
 from influence.engines.sampling import SamplingParams
 from influence.errors import InvalidParameter
 from influence.generation.params import PARAMETER_NAMES, GenerationParams, resolve_params
+from influence.models.generation_config import GenerationConfig
 
-
-@dataclass(frozen=True)
-class Stated:
-    """A generation_config.json."""
-
-    do_sample: bool | None = None
-    temperature: float | None = None
-    top_k: int | None = None
-    top_p: float | None = None
-    min_p: float | None = None
-    repetition_penalty: float | None = None
-    max_new_tokens: int | None = None
-
-
-SILENT = Stated()
+SILENT = GenerationConfig()
 
 
 @pytest.mark.parametrize(
@@ -79,7 +66,15 @@ def test_nothing_given_and_nothing_stated_are_the_documented_defaults() -> None:
 
 
 def test_the_file_s_values_come_before_the_defaults_and_given_ones_before_the_file_s() -> None:
-    stated = Stated(True, 0.6, 40, 0.9, 0.05, 1.1, 2048)
+    stated = GenerationConfig(
+        do_sample=True,
+        temperature=0.6,
+        top_k=40,
+        top_p=0.9,
+        min_p=0.05,
+        repetition_penalty=1.1,
+        max_new_tokens=2048,
+    )
     resolved = resolve_params({"temperature": 1.2, "top_k": None, "stop": ["x"]}, stated)
     sampling = resolved.params.sampling
     assert (sampling.temperature, sampling.top_k, sampling.top_p) == (1.2, 40, 0.9)
@@ -92,7 +87,7 @@ def test_the_file_s_values_come_before_the_defaults_and_given_ones_before_the_fi
 
 
 def test_do_sample_false_is_temperature_0_unless_one_is_given() -> None:
-    stated = Stated(do_sample=False, temperature=0.6)
+    stated = GenerationConfig(do_sample=False, temperature=0.6)
     assert resolve_params({}, stated).params.sampling.temperature == 0
     assert resolve_params({}, stated).sources["temperature"] == "generation_config.json"
     assert resolve_params({"temperature": 0.9}, stated).params.sampling.temperature == 0.9
@@ -100,7 +95,8 @@ def test_do_sample_false_is_temperature_0_unless_one_is_given() -> None:
 
 def test_a_given_zero_counts_as_given() -> None:
     resolved = resolve_params(
-        {"temperature": 0, "max_tokens": 0, "top_k": 0}, Stated(True, 0.6, 40, max_new_tokens=9)
+        {"temperature": 0, "max_tokens": 0, "top_k": 0},
+        GenerationConfig(temperature=0.6, top_k=40, max_new_tokens=9),
     )
     assert (resolved.params.sampling.temperature, resolved.params.max_tokens) == (0, 0)
     assert resolved.params.sampling.top_k == 0
@@ -116,9 +112,9 @@ def test_without_a_seed_two_runs_differ_and_say_their_seed() -> None:
 
 def test_a_bad_value_of_the_file_blames_the_file() -> None:
     with pytest.raises(InvalidParameter, match=r"top_p of generation_config\.json"):
-        resolve_params({}, Stated(top_p=7.0))
+        resolve_params({}, GenerationConfig(top_p=7.0))
     with pytest.raises(InvalidParameter, match=r"^top_p is 8"):
-        resolve_params({"top_p": 8.0}, Stated(top_p=7.0))
+        resolve_params({"top_p": 8.0}, GenerationConfig(top_p=7.0))
 
 
 def test_an_unknown_name_is_refused_and_the_known_ones_are_named() -> None:

@@ -17,6 +17,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Self
@@ -75,7 +76,7 @@ class Generator:
         _require_room(tokens_per_step, max_running, max_unfinished)
         pool = engine.kv_pool
         self._engine = engine
-        self._new_detokenizer = lambda prompt_ids: new_detokenizer(tokenizer, prompt_ids)
+        self._new_detokenizer: Callable[[Sequence[int]], Detokenizer] = partial(new_detokenizer, tokenizer)
         self._eos_ids = eos_ids
         self.context = largest_context(engine, context)
         self._tokens_per_step = tokens_per_step

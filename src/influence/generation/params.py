@@ -5,10 +5,11 @@ from __future__ import annotations
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from influence.engines.sampling import SamplingParams
 from influence.errors import InvalidParameter
+from influence.models.generation_config import GenerationConfig
 
 MAX_STOP_STRINGS = 32
 MAX_STOP_LENGTH = 512  # characters
@@ -39,25 +40,6 @@ class GenerationParams:
         object.__setattr__(self, "stop", _checked_stop(self.stop))
 
 
-class SamplingDefaults(Protocol):
-    """What generation_config.json states; None where it is silent (`models.GenerationConfig`)."""
-
-    @property
-    def do_sample(self) -> bool | None: ...
-    @property
-    def temperature(self) -> float | None: ...
-    @property
-    def top_k(self) -> int | None: ...
-    @property
-    def top_p(self) -> float | None: ...
-    @property
-    def min_p(self) -> float | None: ...
-    @property
-    def repetition_penalty(self) -> float | None: ...
-    @property
-    def max_new_tokens(self) -> int | None: ...
-
-
 @dataclass(frozen=True, slots=True)
 class ResolvedParams:
     """Complete parameters, and the source of each value by its name in `given`."""
@@ -71,7 +53,7 @@ _OTHER_NAMES = tuple(f.name for f in fields(GenerationParams) if f.name != "samp
 PARAMETER_NAMES = _SAMPLING_NAMES + _OTHER_NAMES
 
 
-def resolve_params(given: Mapping[str, Any], model_defaults: SamplingDefaults) -> ResolvedParams:
+def resolve_params(given: Mapping[str, Any], model_defaults: GenerationConfig) -> ResolvedParams:
     """Each parameter from the first that has it: `given`, generation_config.json, our defaults.
 
     `given` maps names of PARAMETER_NAMES to values; None means not given.
@@ -96,7 +78,7 @@ def resolve_params(given: Mapping[str, Any], model_defaults: SamplingDefaults) -
         raise InvalidParameter(blamed, error.value, error.expected) from error
 
 
-def _stated_by(file: SamplingDefaults) -> dict[str, Any]:
+def _stated_by(file: GenerationConfig) -> dict[str, Any]:
     """The values that generation_config.json states, by our names."""
     values = {
         "temperature": 0.0 if file.do_sample is False else file.temperature,

@@ -71,8 +71,12 @@ def build_chat_prompt(
         raise InvalidParameter(
             "messages", "a conversation", "a plain prompt: this model has no chat template"
         )
-    escapes = _escapes(tokenizer, messages)
-    rendered = _render(template, [_escaped(message, escapes) for message in messages], render_options)
+    try:
+        escapes = _escapes(tokenizer, messages)
+        escaped = [_escaped(message, escapes) for message in messages]
+    except RecursionError as error:
+        raise InvalidParameter("messages", "nested too deeply", "plain conversations") from error
+    rendered = _render(template, escaped, render_options)
     ids = _encode_rendered(tokenizer, rendered, escapes)
     return Prompt(_restored(rendered, escapes), _single_bos(ids, tokenizer.bos_id), used_template=True)
 
@@ -93,12 +97,17 @@ def _render(template: ChatTemplate, messages: Sequence[Message], options: Mappin
     try:
         return template.render(messages, **options)
     except TokenizerError as error:
-        others = [message for message in messages if message.get("role") != "system"]
+        others = [message for message in messages if _role(message) != "system"]
         if len(others) < len(messages) and _renders(template, others, options):
             error.hint = (
                 "this model's template takes no system message: put its text into the first user message"
             )
         raise
+
+
+def _role(message: Message) -> object:
+    """The message's role; None where it is no message at all, which the template then says."""
+    return message.get("role") if isinstance(message, Mapping) else None
 
 
 def _renders(template: ChatTemplate, messages: Sequence[Message], options: Mapping[str, Any]) -> bool:
@@ -114,7 +123,7 @@ def _renders(template: ChatTemplate, messages: Sequence[Message], options: Mappi
 
 def _escapes(tokenizer: Tokenizer, messages: Sequence[Message]) -> dict[str, str]:
     """Special tokens that messages spell -> the mark that stands for each; normally empty."""
-    users = [message for message in messages if message.get("role") != "assistant"]
+    users = [message for message in messages if _role(message) != "assistant"]
     text = "\n".join(_strings(users))
     spelt = [token for token in _special_tokens_in(tokenizer, text) if token in text]
     free = next(n for n in itertools.count() if f"\ue000{n}:" not in text)
@@ -128,7 +137,7 @@ def _special_tokens_in(tokenizer: Tokenizer, text: str) -> list[str]:
 
 
 def _escaped(message: Message, escapes: Mapping[str, str]) -> Message:
-    if not escapes or message.get("role") == "assistant":
+    if not escapes or _role(message) == "assistant":
         return message
     pattern = _any_of(escapes)
     return _map_strings(message, lambda text: pattern.sub(lambda match: escapes[match[0]], text))  # type: ignore[no-any-return]
