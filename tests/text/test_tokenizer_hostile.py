@@ -43,11 +43,17 @@ def precompiled(replacement: bytes) -> dict[str, Any]:
 UNKNOWN_SPECIAL = {**adds_before(0, "<x>"), "special_tokens": {}}
 REPEATED = {**adds_before(0, "a"), "single": [*adds_before(0, "a")["single"]] * 1000}
 
+TEXT_PART = {"Sequence": {"id": "A", "type_id": 0}}
+REPEATED_TEXT = {**adds_before(0, "a"), "single": [TEXT_PART] * 1000}
+NO_TEXT = {**adds_before(0, "a"), "single": adds_before(0, "a")["single"][:1]}
+
 HOSTILE: dict[str, dict[str, Any]] = {
     "a merge longer than any word": tokenizer_json(merges=[["a", "bbbb"]]),
     "a prefix longer than its words": tokenizer_json(continuing_subword_prefix="######"),
     "an unknown token around the text": tokenizer_json(post_processor=UNKNOWN_SPECIAL),
     "a thousand special tokens around the text": tokenizer_json(post_processor=REPEATED),
+    "the text a thousand times": tokenizer_json(post_processor=REPEATED_TEXT),
+    "the text nowhere": tokenizer_json(post_processor=NO_TEXT),
     "an exponential regex": tokenizer_json(pre_tokenizer=splits_by("(a|a)*$")),
     "an exponential normalizer regex": tokenizer_json(normalizer=replace({"Regex": "(a+)+$"}, "b")),
     "deeply nested groups": tokenizer_json(pre_tokenizer=splits_by("(" * 10**5 + ")" * 10**5)),

@@ -22,6 +22,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -55,9 +56,10 @@ def load(path: Path, content: bytes) -> Backend:
     with _stderr_held_back(), guarded(path, "can't be loaded"):
         backend = tokenizers.Tokenizer.from_buffer(content)
         neutralise(backend)
-        _check_growth(path, "normalizer", _state(backend.normalizer))
-        _check_growth(path, "decoder", decoder_state(backend))
+        _check_growth(path, "normalizer", _with_inner(_state(backend.normalizer), "normalizers"))
+        _check_growth(path, "decoder", _with_inner(decoder_state(backend), "decoders"))
         _check_ids(path, backend)
+        _check_frame(path, _state(backend.post_processor), backend.num_special_tokens_to_add(False))
         _probe(path, backend)
     return backend
 
@@ -145,14 +147,30 @@ def _state(component: Any) -> dict[str, Any] | None:
 
 
 def _probe(path: Path, backend: Backend) -> None:
-    n_added = backend.num_special_tokens_to_add(False)
     for text in _PROBES:
         plain = encode(path, backend, text, add_special_tokens=False)
         whole = encode(path, backend, text, add_special_tokens=True)
-        if n_added > _MAX_ADDED or len(whole) != len(plain) + n_added:
-            raise TokenizerError(path, "its post_processor repeats the text or adds too many special tokens")
         decode(path, backend, whole, skip_special_tokens=False)
         decode(path, backend, plain, skip_special_tokens=True)
+
+
+def _check_frame(path: Path, state: Mapping[str, Any] | None, n_added: int) -> None:
+    """The post-processor puts a few special tokens around the text, once."""
+    if n_added > _MAX_ADDED:
+        raise TokenizerError(path, f"its post_processor adds {n_added} special tokens to every text")
+    for part in _with_inner(state, "processors"):
+        pieces = part["single"] if part["type"] == "TemplateProcessing" else [{"Sequence": {}}]
+        if sum("Sequence" in piece for piece in pieces) != 1:
+            raise TokenizerError(path, "its post_processor drops or repeats the text")
+
+
+def _with_inner(state: Mapping[str, Any] | None, key: str) -> list[Mapping[str, Any]]:
+    """The parts of a component that is a sequence, or the one that it is."""
+    if state is None:
+        return []
+    if state["type"] != "Sequence":
+        return [state]
+    return [part for inner in state[key] for part in _with_inner(inner, key)]
 
 
 def _check_ids(path: Path, backend: Backend) -> None:
@@ -163,24 +181,23 @@ def _check_ids(path: Path, backend: Backend) -> None:
         raise TokenizerError(path, f"it has the token id {largest}, beyond any vocabulary")
 
 
-def _check_growth(path: Path, what: str, state: Mapping[str, Any] | None) -> None:
-    if state is not None and _growth(state) > _MAX_GROWTH:
+def _check_growth(path: Path, what: str, parts: Sequence[Mapping[str, Any]]) -> None:
+    if prod(map(_growth, parts)) > _MAX_GROWTH:
         raise TokenizerError(path, f"its {what} can make a text more than {_MAX_GROWTH} times longer")
 
 
-def _growth(state: Mapping[str, Any]) -> int:
-    """How many times longer a component can make a text, as an upper bound."""
-    growth = 1
-    for part in [*state.get("normalizers", ()), *state.get("decoders", ())]:
-        growth *= _growth(part)
-    if state["type"] == "Replace":
-        pattern = state["pattern"].get("String", "")  # a regular expression may match nothing, anywhere
-        growth *= -(-len(state["content"]) // len(pattern)) if pattern else 1 + len(state["content"])
-    elif state["type"] == "Prepend":
-        growth *= 1 + len(state["prepend"])
-    elif state["type"] == "Precompiled":
-        growth *= _longest_replacement(state["precompiled_charsmap"])
-    return max(growth, 1)
+def _growth(part: Mapping[str, Any]) -> int:
+    """How many times longer a normalizer or decoder can make a text, as an upper bound."""
+    match part["type"]:
+        case "Replace":
+            n_new, n_old = len(part["content"]), len(part["pattern"].get("String", ""))
+            return max(-(-n_new // n_old), 1) if n_old else 1 + n_new  # an empty match fits everywhere
+        case "Prepend":
+            return 1 + len(part["prepend"])
+        case "Precompiled":
+            return max(_longest_replacement(part["precompiled_charsmap"]), 1)
+        case _:
+            return 1
 
 
 def _longest_replacement(charsmap: str) -> int:
