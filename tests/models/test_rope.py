@@ -161,7 +161,14 @@ def test_a_part_of_a_head_is_refused_where_the_family_turns_whole_ones() -> None
         ({"rope_scaling": {"type": "dynamic", "factor": 1e300}}, "rope_scaling.factor"),
         ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, "rope_scaling.low_freq_factor"),
         (
-            {"rope_scaling": {"rope_type": "llama3", "factor": 8, "low_freq_factor": 4, "high_freq_factor": 4}},
+            {
+                "rope_scaling": {
+                    "rope_type": "llama3",
+                    "factor": 8,
+                    "low_freq_factor": 4,
+                    "high_freq_factor": 4,
+                }
+            },
             "rope_scaling.high_freq_factor",
         ),
         ({"rope_scaling": longrope(15)}, "rope_scaling.short_factor"),

@@ -54,16 +54,22 @@ def _read_regular_file(path: Path) -> bytes:
         ) from error
     except OSError as error:
         raise _unreadable(path, error) from error
-    with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise InvalidConfig(path, "", "is not a regular file")
-        if status.st_size > MAX_JSON_BYTES:
-            raise InvalidConfig(path, "", f"has {status.st_size} bytes, more than {MAX_JSON_BYTES}")
-        try:
-            return file.read(MAX_JSON_BYTES)
-        except OSError as error:
-            raise _unreadable(path, error) from error
+    try:
+        return _read_descriptor(descriptor, path)
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    finally:
+        os.close(descriptor)
+
+
+def _read_descriptor(descriptor: int, path: Path) -> bytes:
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        raise InvalidConfig(path, "", "is not a regular file")
+    if status.st_size > MAX_JSON_BYTES:
+        raise InvalidConfig(path, "", f"has {status.st_size} bytes, more than {MAX_JSON_BYTES}")
+    with os.fdopen(descriptor, "rb", closefd=False) as file:
+        return file.read(MAX_JSON_BYTES)
 
 
 def _unreadable(path: Path, error: OSError) -> InvalidConfig:
