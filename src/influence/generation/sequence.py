@@ -20,11 +20,10 @@ Ids = npt.NDArray[np.int64]
 class TokenCounts:
     """Which tokens were generated, and how often each: arrays that grow as tokens come."""
 
-    def __init__(self, capacity: int) -> None:
-        """`capacity`: the most distinct tokens that can come."""
-        self._slots: dict[int, int] = {}
-        self._ids = np.empty(min(capacity, 64), np.int64)
-        self._counts = np.zeros(min(capacity, 64), np.int64)
+    def __init__(self) -> None:
+        self._slots: dict[int, int] = {}  # token id -> its place in both arrays
+        self._ids = np.zeros(64, np.int64)
+        self._counts = np.zeros(64, np.int64)
 
     @property
     def ids(self) -> Ids:
@@ -37,7 +36,7 @@ class TokenCounts:
     def add(self, token_id: int) -> None:
         slot = self._slots.setdefault(token_id, len(self._slots))
         if slot == self._ids.size:
-            self._ids = np.concatenate([self._ids, np.empty_like(self._ids)])
+            self._ids = np.concatenate([self._ids, np.zeros_like(self._ids)])
             self._counts = np.concatenate([self._counts, np.zeros_like(self._counts)])
         self._ids[slot] = token_id
         self._counts[slot] += 1
@@ -67,7 +66,7 @@ class SequenceState:
 
     # Set as tokens come.
     first_token_s: float | None = None
-    _counts: TokenCounts = field(default_factory=lambda: TokenCounts(64))
+    _counts: TokenCounts = field(default_factory=TokenCounts)
     _prompt_ids: Ids | None = None  # distinct; made for the first draw that needs it
     _unsent: list[Sample] = field(default_factory=list)
 
