@@ -13,6 +13,7 @@ import influence
 
 SOURCES = Path(influence.__file__).resolve().parent.parent
 TIMEOUT_S = 60
+MODEL = "demo"
 
 
 def environment(**extra: str) -> dict[str, str]:

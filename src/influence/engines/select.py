@@ -103,7 +103,9 @@ def _cpu() -> DeviceReport:
     problem = _native_problem()
     if problem:
         return DeviceReport("cpu", False, problem, "")
-    return DeviceReport("cpu", True, "", f"native {cpu_kernels()[0]}, {machine.usable_cores()} threads")
+    n_threads = machine.usable_cores()
+    threads = "1 thread" if n_threads == 1 else f"{n_threads} threads"
+    return DeviceReport("cpu", True, "", f"native {cpu_kernels()[0]}, {threads}")
 
 
 def _native_problem() -> str:

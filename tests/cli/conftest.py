@@ -1,0 +1,24 @@
+"""What the tests of the commands share."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from support.cli import Outcome, run
+
+from influence.cli.model_path import DEMO_FOLDER
+
+
+@pytest.fixture
+def influence(capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
+    """Runs a command in this process: `influence("generate", "Once", "-m", "demo")`."""
+    return lambda *args: run(capsys, *args)
+
+
+@pytest.fixture
+def model_copy(tmp_path: Path) -> Path:
+    """A copy of the demo model to break."""
+    return Path(shutil.copytree(DEMO_FOLDER, tmp_path / "model"))

@@ -1,0 +1,66 @@
+"""`influence doctor`: the machine, the devices, and the proof of privacy."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from support.cli import Outcome
+
+from influence.cli import sealed
+from influence.cli.commands import doctor
+
+Run = Callable[..., Outcome]
+
+
+def test_the_doctor_knows_the_machine_and_proves_that_nothing_is_sent(influence: Run) -> None:
+    outcome = influence("doctor", "--json")
+    data = json.loads(outcome.stdout)
+    assert outcome.exit_code == 0
+    assert data["privacy"]["proof"] == {
+        "passed": True,
+        "result": "the demo model generated; no connection attempted",
+    }
+    assert data["machine"]["usable_cores"] >= 1
+    assert data["devices"]["cpu"]["available"]
+    assert data["devices"]["cpu"]["kernel_tables"][-1] == "generic"
+    assert not data["devices"]["cuda"]["available"]
+    assert data["devices"]["cuda"]["reason"]
+
+
+def no_proof(returncode: int, stdout: str, stderr: str) -> Callable[..., Any]:
+    return lambda command, **options: subprocess.CompletedProcess(command, returncode, stdout, stderr)
+
+
+@pytest.mark.parametrize(
+    ("returncode", "stdout", "stderr", "result"),
+    [
+        (
+            sealed.REACHED_OUT,
+            "a story",
+            "refused: socket.__new__",
+            "something tried to reach out: refused: socket.__new__",
+        ),
+        (1, "", "error: no model", "the demo generation failed: error: no model"),
+        (0, "", "", "the demo generation failed: "),
+    ],
+)
+def test_a_proof_that_fails_is_told_and_exits_1(
+    influence: Run, monkeypatch: pytest.MonkeyPatch, returncode: int, stdout: str, stderr: str, result: str
+) -> None:
+    monkeypatch.setattr(subprocess, "run", no_proof(returncode, stdout, stderr))
+    assert doctor.prove_sealed() == {"passed": False, "result": result}
+    outcome = influence("doctor")
+    assert outcome.exit_code == 1
+    assert f"FAILED: {result}".rstrip() in outcome.stdout
+
+
+def test_the_report_reads_as_text_too(influence: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subprocess, "run", no_proof(0, "a story", ""))
+    outcome = influence("doctor")
+    assert outcome.exit_code == 0
+    for part in ("influence\n  version", "machine\n  system", "this process may use", "(chosen)", "proof"):
+        assert part in outcome.stdout

@@ -1,0 +1,105 @@
+"""Which engine a device gets, and why not."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.checkpoints import BY_NAME, make_checkpoint
+
+from influence.engines import machine, native, select
+from influence.errors import DeviceUnavailable, InvalidParameter, OutOfMemory
+from influence.models.model import Model, open_model
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    return open_model(make_checkpoint(next(iter(BY_NAME.values())), tmp_path_factory.mktemp("model")))
+
+
+@pytest.mark.parametrize("device", ["auto", "cpu"])
+def test_the_cpu_has_the_native_engine(model: Model, device: select.Device) -> None:
+    engine = select.load_engine(model, device, context=64)
+    assert (
+        engine.description
+        == f"native {select.cpu_kernels()[0]}, {machine.usable_cores()} threads".replace(
+            " 1 threads", " 1 thread"
+        )
+    )
+    assert engine.kv_pool.n_blocks * engine.kv_pool.block_size == 64
+    engine.close()
+
+
+def test_the_kv_cache_holds_the_context_that_was_asked_for(model: Model) -> None:
+    context = min(100, model.spec.max_context)
+    engine = select.load_engine(model, context=context)
+    pool = engine.kv_pool
+    assert context <= pool.n_blocks * pool.block_size < context + pool.block_size
+    assert pool.block_bytes == select.kv_bytes_per_token(model) * pool.block_size
+    engine.close()
+
+
+def test_threads_and_kernels_are_handed_on(model: Model) -> None:
+    engine = select.load_engine(model, threads=1, kernels="generic", context=64)
+    assert engine.description == "native generic, 1 thread"
+    engine.close()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"device_index": 1}, {"context": 0}, {"context": 1 << 40}, {"kernels": "abacus"}, {"threads": 0}],
+    ids=str,
+)
+def test_a_value_out_of_range_is_named(model: Model, wrong: dict[str, Any]) -> None:
+    with pytest.raises(InvalidParameter) as caught:
+        select.load_engine(model, **wrong)
+    assert [caught.value.name] == list(wrong)
+
+
+@pytest.mark.parametrize("device", ["cuda", "metal"])
+def test_a_gpu_is_refused_with_the_reason(
+    model: Model, device: select.Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(select, f"{device}_trace", lambda: "")
+    with pytest.raises(DeviceUnavailable, match="no such GPU was found, and this installation has no engine"):
+        select.load_engine(model, device)
+    monkeypatch.setattr(select, f"{device}_trace", lambda: "/dev/gpu7")
+    with pytest.raises(DeviceUnavailable, match=r"a GPU is here \(/dev/gpu7\), but this installation has no"):
+        select.load_engine(model, device)
+
+
+def test_every_device_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(select, "metal_trace", lambda: "")
+    monkeypatch.setattr(select, "cuda_trace", lambda: "/dev/nvidia0")
+    reports = {report.name: report for report in select.devices()}
+    assert list(reports) == ["cpu", "metal", "cuda"]
+    assert reports["cpu"].available and not reports["cpu"].reason
+    assert not reports["cuda"].available and "/dev/nvidia0" in reports["cuda"].reason
+
+
+def test_a_driver_s_traces_show_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(select.shutil, "which", lambda name: None)
+    monkeypatch.setattr(select, "_CUDA_TRACES", (str(tmp_path / "nvidia0"),))
+    assert select.cuda_trace() == ""
+    (tmp_path / "nvidia0").touch()
+    assert select.cuda_trace() == str(tmp_path / "nvidia0")
+
+
+def test_too_little_memory_is_refused_before_the_engine_is_made(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "available_memory", lambda: 1 << 10)
+    monkeypatch.setattr(native, "load", None)  # would fail differently
+    with pytest.raises(OutOfMemory, match="a context of 64 positions"):
+        select.load_engine(model, context=64)
+
+
+def test_a_native_core_that_cannot_be_loaded_is_told(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr("influence.engines.native")
+    monkeypatch.setitem(sys.modules, "influence.engines.native", None)
+    [cpu, *_] = select.devices()
+    assert not cpu.available and "can't be loaded" in cpu.reason
+    with pytest.raises(DeviceUnavailable, match="can't be loaded"):
+        select.load_engine(model, "cpu")
