@@ -1,0 +1,64 @@
+"""Whether two engines compute the same model; a race against another model would mean nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from random import Random
+
+import numpy as np
+import numpy.typing as npt
+
+from cases import OURS, Timed
+
+_N_TOKENS = 16
+
+# Largest difference of a logit, in standard deviations of the logits. Both engines round
+# activations to the weights' type, at other places: 8 bits of mantissa, 11 or 24, over all layers.
+_TOLERANCE = {"BF16": 0.15, "F16": 0.05, "F32": 0.01}
+
+Logits = npt.NDArray[np.float32]
+
+
+class Disagreement(Exception):
+    """Two engines give different logits for the same weights and tokens."""
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """How far a peer's logits are from ours over a few positions."""
+
+    peer: str
+    largest: float  # difference of a logit, in standard deviations of the logits
+    n_equal: int  # positions where both choose the same token
+    n_positions: int
+    tolerance: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.peer}: logits differ by at most {self.largest:.2g} of their standard deviation "
+            f"({self.tolerance:g} allowed); the same greedy token at {self.n_equal} of {self.n_positions} positions"
+        )
+
+
+def check_agreement(runners: Mapping[str, Timed], vocab_size: int, dtype: str) -> list[Agreement]:
+    """Ours against every peer, on the same random tokens. Raises Disagreement."""
+    random = Random(0)
+    token_ids = [random.randrange(vocab_size) for _ in range(_N_TOKENS)]
+    logits = {
+        name: np.frombuffer(runner.logits(token_ids), np.float32).reshape(_N_TOKENS, -1)
+        for name, runner in runners.items()
+    }
+    peers = [name for name in runners if name != OURS]
+    return [_compared(peer, logits[OURS], logits[peer], _TOLERANCE[dtype]) for peer in peers]
+
+
+def _compared(peer: str, ours: Logits, theirs: Logits, tolerance: float) -> Agreement:
+    if ours.shape != theirs.shape:
+        raise Disagreement(f"{peer} gives {theirs.shape[1]} logits, we give {ours.shape[1]}")
+    largest = float(np.abs(ours - theirs).max() / ours.std())
+    n_equal = int((ours.argmax(1) == theirs.argmax(1)).sum())
+    found = Agreement(peer, largest, n_equal, len(ours), tolerance)
+    if not largest <= tolerance:
+        raise Disagreement(str(found))
+    return found

@@ -1,0 +1,249 @@
+"""Speed of the CPU engine on a real shape, alone or in turns with other engines.
+
+    python benchmarks/bench_engine.py --shape tinyllama-1.1b
+    python benchmarks/bench_engine.py --shape tinyllama-1.1b --against llama-cpp-python
+    python benchmarks/bench_engine.py -m models/org_name --only decode,streams --threads 8
+
+README.md beside this file says what each number means.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import get_args
+
+import report
+from agreement import Disagreement, check_agreement
+from cases import GROUPS, OURS, Case, Group, Outcome, Timed, measure, suite
+from gguf_export import NotExportable, export_gguf
+from influence.engines import machine
+from influence.errors import InfluenceError
+from influence.models.model import Model, open_model
+from native_backend import NativeBackend
+from peer_process import PeerFailed, PeerRunner
+from read_probe import ReadProbe
+from report import Workload
+from runner import Runner
+
+PROJECT = Path(__file__).resolve().parent.parent
+PEERS = {"llama-cpp-python": "llama.cpp", "transformers": "transformers"}
+_CHUNK_BYTES = 64 << 20
+
+
+def main() -> int:
+    options = _parser().parse_args()
+    try:
+        run(options)
+    except (InfluenceError, PeerFailed, Disagreement, NotExportable) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except subprocess.CalledProcessError as error:
+        return error.returncode  # the tool has said why
+    return 0
+
+
+def run(options: argparse.Namespace) -> None:
+    """Open, load, check that all compute the same, then measure case by case."""
+    cases = suite(
+        groups=options.only,
+        prompt=options.prompt,
+        new_tokens=options.new_tokens,
+        depth=options.depth,
+        streams=options.streams,
+    )
+    with ExitStack() as stack:
+        model = open_model(options.model or _random_model(options))
+        stack.callback(model.checkpoint.close)
+        _read_once(model.checkpoint.files)
+        workload = Workload.of(model, options.shape or str(options.model))
+        runners = _load(options, model, cases, stack)
+        for agreement in check_agreement(runners, model.spec.vocab_size, workload.dtype):
+            print(agreement)
+        if not options.check:
+            _measure_all(options, cases, runners, workload)
+
+
+def _measure_all(
+    options: argparse.Namespace, cases: Sequence[Case], runners: dict[str, Timed], workload: Workload
+) -> None:
+    engines = {name: runner.description for name, runner in runners.items()}
+    facts = report.describe_machine(options.threads)
+    lines = [report.heading(workload, facts, engines), "", report.table_head(list(engines))]
+    print("\n".join(lines), flush=True)
+    outcomes: list[Outcome] = []
+    with closing(ReadProbe(options.threads)) as probe:
+        for case in cases:
+            outcomes.append(
+                measure(case, runners, repeat=options.repeat, probe=probe, step_bytes=workload.step_bytes)
+            )
+            lines.append(report.table_row(outcomes[-1], workload))
+            print(lines[-1], flush=True)
+    lines += ["", report.bandwidth_line(outcomes)]
+    print(lines[-1])
+    _write(
+        options, "\n".join(lines), json.dumps(report.as_json(workload, facts, engines, outcomes), indent=2)
+    )
+
+
+def _write(options: argparse.Namespace, table: str, text: str) -> None:
+    if options.json:
+        options.json.write_text(text + "\n")
+    if options.save:
+        results = PROJECT / "benchmarks" / "results"
+        results.mkdir(exist_ok=True)
+        (results / f"{options.save}.json").write_text(text + "\n")
+        (results / f"{options.save}.md").write_text(f"```\n{table}\n```\n")
+
+
+def _load(
+    options: argparse.Namespace, model: Model, cases: Sequence[Case], stack: ExitStack
+) -> dict[str, Timed]:
+    """Ours and the peers, in the order of their turns."""
+    context = max(case.context for case in cases)
+    ours = NativeBackend(
+        model,
+        threads=options.threads,
+        kernels=options.kernels,
+        kv_positions=max(case.context * case.n_streams for case in cases),
+        context=context,
+    )
+    stack.callback(ours.close)
+    runners: dict[str, Timed] = {OURS: Runner(ours)}
+    for peer in options.against:
+        runner = _start_peer(peer, options, model, context)
+        stack.callback(runner.close)
+        runners[PEERS[peer]] = runner
+    return runners
+
+
+def _start_peer(peer: str, options: argparse.Namespace, model: Model, context: int) -> PeerRunner:
+    settings: dict[str, object] = {"threads": options.threads, "context": context}
+    if peer == "transformers":
+        settings["folder"] = str(model.folder)
+        return PeerRunner(options.peer_python, "peer_transformers.py", settings)
+    settings |= {"gguf": str(_gguf_of(model, options.cache)), "flash_attention": options.flash_attention}
+    return PeerRunner(options.peer_python, "peer_llama_cpp.py", settings)
+
+
+def _gguf_of(model: Model, cache: Path) -> Path:
+    """The model as llama.cpp reads it, written once for each state of its files."""
+    states = [
+        (str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in model.checkpoint.files
+    ]
+    key = hashlib.sha256(repr(states).encode()).hexdigest()[:12]
+    path = cache / f"{model.folder.resolve().name}-{key}.gguf"
+    if not path.exists():
+        cache.mkdir(parents=True, exist_ok=True)
+        print(f"writing {path}", file=sys.stderr)
+        export_gguf(model, path)
+    _read_once([path])
+    return path
+
+
+def _random_model(options: argparse.Namespace) -> Path:
+    """A random model of the wanted shape in the cache, made if it is not there."""
+    folder: Path = options.cache / f"{options.shape}-{options.dtype}"
+    if not (folder / "config.json").exists():
+        print(f"writing {folder}", file=sys.stderr)
+        tool = PROJECT / "tools" / "make_random_model.py"
+        arguments = [options.shape, "-o", folder, "--dtype", options.dtype]
+        subprocess.run([sys.executable, tool, *arguments], check=True)
+    return folder
+
+
+def _read_once(files: Sequence[Path]) -> None:
+    """Bring the files into the page cache, so that no turn waits for a disk."""
+    buffer = bytearray(_CHUNK_BYTES)
+    for path in files:
+        with path.open("rb", buffering=0) as file:
+            while file.readinto(buffer):
+                pass
+
+
+def _groups(text: str) -> list[Group]:
+    names = text.split(",")
+    if not names or set(names) - set(get_args(Group)):
+        raise argparse.ArgumentTypeError(f"give some of {', '.join(GROUPS)}, with commas between")
+    return [group for group in GROUPS if group in names]
+
+
+def _counts(text: str) -> list[int]:
+    return [_count(part) for part in text.split(",")]
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(text)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    add = parser.add_argument
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("--shape", help="a shape of tools/make_random_model.py; made on first use")
+    which.add_argument("-m", "--model", type=Path, help="a model folder")
+    add(
+        "--dtype",
+        choices=("bf16", "f16", "f32"),
+        default="bf16",
+        help="of a random model (default: %(default)s)",
+    )
+    add(
+        "--cache",
+        type=Path,
+        default=PROJECT / ".scratch" / "models",
+        help="where random models and GGUF files go",
+    )
+    add("--only", type=_groups, default=list(GROUPS), metavar="GROUPS", help=f"some of {','.join(GROUPS)}")
+    add("--prompt", type=_count, default=512, help="tokens of the prefill (default: %(default)s)")
+    add("--new-tokens", type=_count, default=64, help="tokens decoded in each turn (default: %(default)s)")
+    add(
+        "--depth",
+        type=_count,
+        default=2048,
+        help="tokens held where deep decode is timed (default: %(default)s)",
+    )
+    add(
+        "--streams",
+        type=_counts,
+        default=[1, 4, 8, 16],
+        help="sequences decoded together (default: 1,4,8,16)",
+    )
+    add("--repeat", type=_count, default=3, help="turns of each engine at each case (default: %(default)s)")
+    add("--threads", type=_count, default=machine.usable_cores(), help="default: the usable cores")
+    add("--kernels", help="a kernel table by name (default: the best for this CPU)")
+    add(
+        "--against",
+        action="append",
+        choices=PEERS,
+        default=[],
+        help="take turns with this engine; may be repeated",
+    )
+    add(
+        "--peer-python",
+        type=Path,
+        default=Path(sys.executable),
+        help="the Python that has the peer's packages",
+    )
+    add(
+        "--flash-attention",
+        choices=("auto", "on", "off"),
+        default="auto",
+        help="llama.cpp's (default: %(default)s)",
+    )
+    add("--check", action="store_true", help="only check that all engines give the same logits")
+    add("--json", type=Path, metavar="FILE", help="write every number there")
+    add("--save", metavar="NAME", help="write table and numbers to benchmarks/results/NAME.md and .json")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
