@@ -8,6 +8,7 @@ memory; `logits()` is a view of it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -24,6 +25,7 @@ from influence.models.spec import ModelSpec
 from influence.weights.tensor import Tensor
 
 KvType = Literal["f32", "f16"]
+MappedFile = tuple[Path, int, int]  # a file, the address of its mapping, the mapping's length
 BLOCK_SIZE: int = _native.BLOCK_POSITIONS
 
 # Slots whose few numbers are copied as float32; all others are matrices, used where they lie.
@@ -43,6 +45,7 @@ def load(
     kernels: str | None = None,
     kv_bytes: int | None = None,
     kv_type: KvType | None = None,
+    mapped_files: Sequence[MappedFile] = (),
 ) -> NativeEngine:
     """An engine over `weights`, which it keeps alive.
 
@@ -51,6 +54,8 @@ def load(
     cache may grow to one session of the model's full context or to half of the
     memory that is available now, whichever is less; memory is taken as
     positions are filled. `kv_type` is float32 for float32 weights, else float16.
+    `mapped_files` are the files under the weights: if one is cut short while
+    the engine lives, the process ends with a message instead of a bus error.
 
     Raises InvalidParameter for an unknown or unsupported table, OutOfMemory if
     not even one block fits `kv_bytes`.
@@ -62,6 +67,7 @@ def load(
         kernels=_checked_kernels(kernels),
         kv_bytes=kv_bytes,
         kv_type=kv_type or _kv_type_for(weights),
+        mapped_files=mapped_files,
     )
 
 
@@ -105,8 +111,12 @@ class NativeEngine(Engine):
         kernels: str,
         kv_bytes: int | None,
         kv_type: KvType,
+        mapped_files: Sequence[MappedFile],
     ) -> None:
         self.spec = spec
+        self._mapped_files = tuple(mapped_files)
+        for path, address, length in self._mapped_files:
+            _native.watch_mapped_file(address, length, str(path))
         native_spec = _native_spec(spec)
         self._block_bytes = int(_native.kv_block_bytes(native_spec, kv_type))
         self._decoder: _native.Decoder | None = _native.Decoder(
@@ -150,6 +160,9 @@ class NativeEngine(Engine):
 
     def close(self) -> None:
         self._decoder = None
+        for _, address, _ in self._mapped_files:
+            _native.unwatch_mapped_file(address)
+        self._mapped_files = ()
 
     @property
     def _core(self) -> _native.Decoder:

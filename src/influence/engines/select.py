@@ -69,7 +69,14 @@ def load_engine(
     n_blocks = -(-n_positions // native.BLOCK_SIZE)
     kv_bytes = n_blocks * native.BLOCK_SIZE * kv_bytes_per_token(model)
     _require_memory(n_positions, kv_bytes + _scratch_bytes(model.spec))
-    return native.load(model.spec, model.weights, threads=threads, kernels=kernels, kv_bytes=kv_bytes)
+    return native.load(
+        model.spec,
+        model.weights,
+        threads=threads,
+        kernels=kernels,
+        kv_bytes=kv_bytes,
+        mapped_files=model.checkpoint.mapped_ranges(),
+    )
 
 
 def kv_bytes_per_token(model: Model) -> int:
