@@ -76,8 +76,9 @@ def generate(
     Exit codes: 0 done, 1 failed, 2 bad usage, 130 stopped by Ctrl-C (what
     there is gets printed), 143 by SIGTERM.
     """
+    text = read_prompt(prompt)
     with output.spinner(f"loading {model_path}") as spinner:
-        request = _prepare(read_prompt(prompt), model_path, system, raw, sampling, engine.context)
+        request = _prepare(text, model_path, system, raw, sampling, engine.context)
         reply, exit_code = _run(request, engine, spinner, show_text=not as_json)
     if as_json:
         output.write_json(_as_json(request, reply))
