@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.cases import BY_NAME, FAMILIES, Case
-from support.checkpoints import expected_shapes
 
 from influence.errors import InvalidConfig, UnsupportedModel
+from influence.models.binding import tensor_shapes
 from influence.models.config import Config
 from influence.models.registry import FAMILIES as FAMILY_READERS
 from influence.models.registry import REFUSALS, read_architecture
@@ -96,9 +97,8 @@ def test_the_table_knows_every_real_config(shared_data: Path) -> None:
 def test_a_real_config_has_the_published_number_of_parameters(file: str, shared_data: Path) -> None:
     millions, fields = RUNS[file]
     architecture = read_architecture(Config.load(shared_data / "configs" / file))
-    n_parameters = 0
-    for shape in expected_shapes(architecture).values():
-        n_parameters += shape[0] * (shape[1] if len(shape) > 1 else 1)
+    shapes = tensor_shapes(architecture.spec, architecture.layout).values()
+    n_parameters = sum(math.prod(shape) for shape in shapes)
     assert n_parameters / 1e6 == pytest.approx(millions, abs=0.1)
     assert {name: getattr(architecture.spec, name) for name in fields} == fields
 

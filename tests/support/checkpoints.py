@@ -20,12 +20,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from influence.models.binding import slot_shape
+from influence.models.binding import tensor_shapes
 from influence.models.config import Config
-from influence.models.layout import Architecture, Part, PerHead
+from influence.models.layout import Architecture
 from influence.models.registry import read_architecture
-from influence.models.spec import ModelSpec
 from influence.weights.tensor import DType
+from support.bfloat16 import to_bfloat16
 from support.cases import BY_NAME, FAMILIES, Case
 
 __all__ = [
@@ -33,7 +33,6 @@ __all__ = [
     "FAMILIES",
     "Case",
     "architecture_of",
-    "expected_shapes",
     "make_checkpoint",
     "make_checkpoint_by_transformers",
     "random_tensors",
@@ -97,48 +96,10 @@ def architecture_of(case: Case) -> Architecture:
     return read_architecture(Config(case.config, Path(case.name) / "config.json"))
 
 
-def expected_shapes(architecture: Architecture) -> dict[str, Shape]:
-    """Every tensor that such a checkpoint has, with its shape, sorted by name."""
-    spec, layout = architecture.spec, architecture.layout
-    shapes: dict[str, Shape] = {}
-    for slot, module in layout.outer.items():
-        shapes |= _module_shapes(architecture, slot, layout.base + module, slot_shape(spec, slot))
-    if not layout.tied:
-        shapes |= _module_shapes(architecture, "lm_head", layout.head[-1], slot_shape(spec, "lm_head"))
-    elif "lm_head" in layout.biases:
-        shapes[f"{layout.head[-1]}.bias"] = (spec.vocab_size,)
-    for layer in range(spec.n_layers):
-        prefix = f"{layout.base}{layout.layers}.{layer}."
-        for slot, place in layout.layer.items():
-            if isinstance(place, PerHead):
-                shapes |= _per_head_shapes(spec, slot, prefix + place.module)
-                continue
-            module = place.module if isinstance(place, Part) else place
-            shapes |= _module_shapes(architecture, slot, prefix + module, _stored_shape(spec, slot, place))
-    return dict(sorted(shapes.items()))
-
-
-def _stored_shape(spec: ModelSpec, slot: str, place: str | Part) -> Shape:
-    parts = place.slots if isinstance(place, Part) else (slot,)
-    return (sum(slot_shape(spec, part)[0] for part in parts), *slot_shape(spec, slot)[1:])
-
-
-def _module_shapes(architecture: Architecture, slot: str, module: str, shape: Shape) -> dict[str, Shape]:
-    has_bias = slot in architecture.layout.biases
-    return {f"{module}.weight": shape} | ({f"{module}.bias": shape[:1]} if has_bias else {})
-
-
-def _per_head_shapes(spec: ModelSpec, slot: str, module: str) -> dict[str, Shape]:
-    heads = spec.n_heads if slot == "q_norm" else spec.n_kv_heads
-    if "{}" not in module:
-        return {f"{module}.weight": (heads, spec.head_dim)}
-    return {f"{module.format(head)}.weight": (spec.head_dim,) for head in range(heads)}
-
-
 def random_tensors(architecture: Architecture, seed: int) -> dict[str, npt.NDArray[np.float32]]:
     """A value for every tensor."""
     is_offset = architecture.spec.norm_offset != 0
-    shapes = expected_shapes(architecture)
+    shapes = tensor_shapes(architecture.spec, architecture.layout)
     return {name: random_tensor(name, shape, seed, is_offset) for name, shape in shapes.items()}
 
 
@@ -170,5 +131,4 @@ def round_to(array: npt.NDArray[np.float32], dtype: DType) -> Array:
         return array
     if dtype == "F16":
         return array.astype(np.float16)
-    bits = array.view(np.uint32)
-    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
+    return to_bfloat16(array)

@@ -64,6 +64,39 @@ def slot_shape(spec: ModelSpec, slot: str) -> Shape:
     return shapes.get(slot, (hidden,))
 
 
+def tensor_shapes(spec: ModelSpec, layout: Layout) -> dict[str, Shape]:
+    """Every tensor that a checkpoint of this kind must have, sorted by name, and its shape."""
+    shapes: dict[str, Shape] = {}
+    for slot, module in layout.outer.items():
+        shapes |= _module_shapes(spec, layout, slot, module, layout.base + module)
+    head = _module_shapes(spec, layout, "lm_head", layout.head[0], layout.head[0])
+    shapes |= {name: shape for name, shape in head.items() if name.endswith(".bias") or not layout.tied}
+    for layer in range(spec.n_layers):
+        prefix = f"{layout.base}{layout.layers}.{layer}."
+        for slot, place in layout.layer.items():
+            module = place if isinstance(place, str) else place.module
+            shapes |= _module_shapes(spec, layout, slot, place, prefix + module)
+    return dict(sorted(shapes.items()))
+
+
+def _module_shapes(spec: ModelSpec, layout: Layout, slot: str, place: Place, module: str) -> dict[str, Shape]:
+    """The tensors of one slot, with all others that are stacked with it."""
+    if isinstance(place, PerHead):
+        return _per_head_shapes(spec, slot, module)
+    shape = slot_shape(spec, slot)
+    if isinstance(place, Part):
+        shape = (sum(slot_shape(spec, part)[0] for part in place.slots), *shape[1:])
+    bias = {f"{module}.bias": shape[:1]} if slot in layout.biases else {}
+    return {f"{module}.weight": shape} | bias
+
+
+def _per_head_shapes(spec: ModelSpec, slot: str, module: str) -> dict[str, Shape]:
+    heads = spec.n_heads if slot == "q_norm" else spec.n_kv_heads
+    if "{}" not in module:
+        return {f"{module}.weight": (heads, spec.head_dim)}
+    return {f"{module.format(head)}.weight": (spec.head_dim,) for head in range(heads)}
+
+
 def bind(spec: ModelSpec, layout: Layout, checkpoint: Checkpoint) -> Weights:
     """Take every tensor of the checkpoint into its slot; raises InvalidCheckpoint."""
     binder = _Binder(spec, layout, checkpoint)
@@ -139,9 +172,8 @@ class _Binder:
         return {f"{slot}.bias": self._take(name, slot_shape(self._spec, slot)[:1])}
 
     def _bind_part(self, slot: str, part: Part, module: str) -> dict[str, Tensor]:
-        shapes = {other: slot_shape(self._spec, other) for other in part.slots}
-        rows = sum(shape[0] for shape in shapes.values())
-        weight = self._take(f"{module}.weight", (rows, *shapes[slot][1:]))
+        rows = sum(slot_shape(self._spec, other)[0] for other in part.slots)
+        weight = self._take(f"{module}.weight", (rows, *slot_shape(self._spec, slot)[1:]))
         bound = {slot: self._cut(weight, slot, part)}
         if slot in self._layout.biases or f"{module}.bias" in self._checkpoint.infos:
             bias = self._cut(self._take(f"{module}.bias", (rows,)), slot, part)
@@ -161,17 +193,17 @@ class _Binder:
         return Tensor(f"{tensor.name}[{slot}]", tensor.dtype, array)
 
     def _per_head(self, slot: str, module: str) -> Tensor:
-        """A norm weight (heads, head_dim)."""
-        heads = self._spec.n_heads if slot == "q_norm" else self._spec.n_kv_heads
-        if "{}" not in module:
-            return self._take(f"{module}.weight", (heads, self._spec.head_dim))
-        names = [f"{module.format(head)}.weight" for head in range(heads)]
-        rows = [self._take(name, (self._spec.head_dim,)) for name in names]
-        if len({row.dtype for row in rows}) > 1:
+        """A norm weight (heads, head_dim); stacked, if it lies in one tensor a head."""
+        shapes = _per_head_shapes(self._spec, slot, module)
+        tensors = [self._take(name, shape) for name, shape in shapes.items()]
+        if len(tensors) == 1 and len(tensors[0].shape) == 2:
+            return tensors[0]
+        if len({tensor.dtype for tensor in tensors}) > 1:
+            name = tensors[0].name
             raise InvalidCheckpoint(
-                self._checkpoint.file_of(names[0]), "the heads of one norm differ in dtype", tensor=names[0]
+                self._checkpoint.file_of(name), "the heads of one norm differ in dtype", tensor=name
             )
-        return Tensor(module, rows[0].dtype, np.stack([row.array for row in rows]))
+        return Tensor(module, tensors[0].dtype, np.stack([tensor.array for tensor in tensors]))
 
     def _take(self, name: str, shape: Shape) -> Tensor:
         """The tensor of that name, checked against the shape that the spec wants."""

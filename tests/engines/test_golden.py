@@ -1,0 +1,61 @@
+"""Every engine gives the logits that transformers once gave, without torch being here.
+
+tools/make_golden.py wrote the files; the weights are made anew from their seed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from support.cases import Case
+from support.checkpoints import make_checkpoint
+
+from influence.engines import native
+from influence.engines.base import Engine, Step
+from influence.engines.reference import ReferenceEngine
+from influence.models.model import Model, open_model
+from influence.models.registry import FAMILIES
+
+GOLDEN = Path(__file__).resolve().parent.parent / "golden"
+TOLERANCE = 2e-4
+MAX_FILE_BYTES = 100_000
+
+ENGINES: dict[str, Callable[[Model], Engine]] = {
+    "reference": lambda model: ReferenceEngine(model.spec, model.weights),
+    "reference-float64": lambda model: ReferenceEngine(model.spec, model.weights, dtype=np.float64),
+}
+
+
+def _native(kernels: str) -> Callable[[Model], Engine]:
+    return lambda model: native.load(model.spec, model.weights, kernels=kernels, threads=1)
+
+
+ENGINES |= {f"native-{name}": _native(name) for name in native.kernel_names()}
+
+
+def golden_cases() -> list[Any]:
+    goldens = [json.loads(path.read_text()) for path in sorted(GOLDEN.glob("*.json"))]
+    return [pytest.param(case, id=case["name"]) for golden in goldens for case in golden["cases"]]
+
+
+def test_every_family_has_a_golden_file_and_none_is_large() -> None:
+    assert {path.stem for path in GOLDEN.glob("*.json")} == set(FAMILIES)
+    assert all(path.stat().st_size < MAX_FILE_BYTES for path in GOLDEN.glob("*.json"))
+
+
+@pytest.mark.parametrize("engine_name", ENGINES)
+@pytest.mark.parametrize("golden", golden_cases())
+def test_the_logits_are_the_golden_ones(golden: dict[str, Any], engine_name: str, tmp_path: Path) -> None:
+    token_ids = golden["token_ids"]
+    case = Case(golden["name"], golden["config"], len(token_ids), golden["seed"])
+    model = open_model(make_checkpoint(case, tmp_path))
+    engine = ENGINES[engine_name](model)
+    engine.forward([Step(engine.new_session(case.context), token_ids, n_logits=len(token_ids))])
+    rows = engine.logits()[golden["positions"]]
+    np.testing.assert_allclose(rows, np.array(golden["logits"]), atol=TOLERANCE, rtol=0)
+    engine.close()
