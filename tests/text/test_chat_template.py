@@ -199,18 +199,24 @@ CONSTRUCTS = {
 }
 
 
+@pytest.fixture(scope="module")
+def constructs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ChatTemplate]:
+    """All of CONSTRUCTS by name, in one process."""
+    folder = folder_with(tmp_path_factory.mktemp("constructs"), "", **CONSTRUCTS)
+    template = ChatTemplate.load(folder, SPECIAL)
+    assert template is not None
+    yield template
+    template.close()
+
+
 @pytest.mark.parametrize("name", CONSTRUCTS)
 def test_constructs_of_the_template_language_mean_what_they_mean_in_transformers(
-    name: str, tmp_path: Path, load: Any
+    name: str, constructs: ChatTemplate
 ) -> None:
-    text = CONSTRUCTS[name]
-    conversation = {
-        "messages": [USER, ANSWER],
-        "variables": {"bos_token": "<B>", "extra": {"k": [1, None, 0.5]}},
-    }
-    assert ours(load(folder_with(tmp_path, text)), conversation) == theirs(
-        transformers_tokenizer(text, SPECIAL), conversation
-    )
+    variables = {"bos_token": "<B>", "extra": {"k": [1, None, 0.5]}}
+    conversation = {"messages": [USER, ANSWER], "variables": variables}
+    expected = theirs(transformers_tokenizer(CONSTRUCTS[name], SPECIAL), conversation)
+    assert ours(constructs, {**conversation, "name": name}) == expected
 
 
 def test_the_template_is_chosen_by_name_or_by_the_presence_of_tools(tmp_path: Path, load: Any) -> None:
