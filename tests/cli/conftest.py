@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from support.cli import Outcome, run
 
-from influence.cli.model_path import DEMO_FOLDER
+from influence import demo
 
 
 @pytest.fixture
@@ -21,4 +21,4 @@ def influence(capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
 @pytest.fixture
 def model_copy(tmp_path: Path) -> Path:
     """A copy of the demo model to break."""
-    return Path(shutil.copytree(DEMO_FOLDER, tmp_path / "model"))
+    return Path(shutil.copytree(demo.folder(), tmp_path / "model"))

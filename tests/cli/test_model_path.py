@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from influence.cli.model_path import DEMO_FOLDER, find_model
+from influence import demo
+from influence.cli.model_path import find_model
 from influence.errors import ModelFilesMissing
 
 
@@ -19,7 +20,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_demo_is_the_model_that_comes_along(here: Path) -> None:
     (here / "demo").mkdir()
-    assert find_model("demo") == DEMO_FOLDER
+    assert find_model("demo") == demo.folder()
     assert find_model("./demo") == Path("demo")
 
 

@@ -95,3 +95,17 @@ def test_sizes_read_in_decimal_units(n_bytes: int, text: str) -> None:
 def test_columns_align() -> None:
     assert output.columns([("a", "1"), ("long", "22")]) == "a     1\nlong  22"
     assert output.columns([]) == ""
+
+
+def test_a_note_stands_above_the_spinner(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    monkeypatch.setenv("TERM", "xterm")
+    with output.spinner("loading") as spinner:
+        spinner.say("note: something")
+    assert sys.stderr.getvalue().startswith("\r\x1b[Knote: something\n")
+
+
+def test_a_note_without_a_terminal_is_a_plain_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with output.spinner("loading") as spinner:
+        spinner.say("note: something")
+    assert capsys.readouterr().err == "note: something\n"

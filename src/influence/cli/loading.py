@@ -40,8 +40,6 @@ def open_text_model(name: str) -> TextModel:
     folder = find_model(name)
     model = open_model(folder)
     tokenizer = Tokenizer.load(folder)
-    for warning in tokenizer.warnings:
-        output.say(f"note: {output.visible(warning)}")
     return TextModel(name, model, tokenizer, ChatTemplate.load(folder, tokenizer.special_tokens))
 
 
@@ -52,10 +50,24 @@ def context_for(model: Model, n_tokens: int, chosen: int | None) -> int:
     return min(model.spec.max_context, -(-n_tokens // _CONTEXT_STEP) * _CONTEXT_STEP)
 
 
+def notes(loaded: TextModel, options: EngineOptions) -> list[str]:
+    """What the user should know before a generation, though nothing is wrong; usually nothing."""
+    found = [output.visible(warning) for warning in loaded.tokenizer.warnings]
+    gpu = select.cuda_trace() or select.metal_trace()
+    if options.device == "auto" and gpu:
+        found.append(f"running on the cpu: a GPU is here ({gpu}), but this installation has no engine for it")
+    weights, available = loaded.model.weights.size_bytes, machine.available_memory()
+    if weights > available:
+        found.append(
+            f"the weights are {output.size(weights)}, but {output.size(available)} of memory are free: "
+            "they will be read from the disk again and again"
+        )
+    return found
+
+
 @contextmanager
 def running(loaded: TextModel, options: EngineOptions, context: int) -> Iterator[tuple[Engine, Generator]]:
     """The model's engine, and a generator on it, until the block ends."""
-    _say_what_is_slow(loaded.model, options)
     engine = select.load_engine(
         loaded.model,
         options.device,
@@ -69,17 +81,3 @@ def running(loaded: TextModel, options: EngineOptions, context: int) -> Iterator
             yield engine, generator
     finally:
         engine.close()
-
-
-def _say_what_is_slow(model: Model, options: EngineOptions) -> None:
-    gpu = select.cuda_trace() or select.metal_trace()
-    if options.device == "auto" and gpu:
-        output.say(
-            f"note: running on the cpu: a GPU is here ({gpu}), but this installation has no engine for it"
-        )
-    weights, available = model.weights.size_bytes, machine.available_memory()
-    if weights > available:
-        output.say(
-            f"note: the weights are {output.size(weights)}, but {output.size(available)} of memory are free: "
-            "they will be read from the disk again and again"
-        )

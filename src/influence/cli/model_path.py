@@ -5,11 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import influence
+from influence import demo
 from influence.errors import ModelFilesMissing
 
 MODELS_FOLDER = Path("models")
-DEMO_FOLDER = Path(influence.__file__).parent / "demo" / "model"
 # A name on the Hub: letters, digits, "-", "_", "."; a dot neither first nor doubled.
 _HUB_NAME = re.compile(r"(?!\.)[\w.-]+/(?!\.)[\w.-]+", re.ASCII)
 
@@ -20,8 +19,8 @@ def find_model(text: str) -> Path:
     A folder comes before a downloaded model of the same name; a folder that is
     called demo is `./demo`.
     """
-    if text == "demo":
-        return DEMO_FOLDER
+    if text == demo.NAME:
+        return demo.folder()
     path = Path(text)
     if path.is_dir():
         return path

@@ -133,6 +133,10 @@ class Spinner:
             self._thread = threading.Thread(target=self._turn, daemon=True)
             self._thread.start()
 
+    def say(self, text: str) -> None:
+        """Tell the user something on a line of its own, above the spinner's."""
+        say(f"{_ERASE_LINE}{text}" if self._thread is not None else text)
+
     def stop(self) -> None:
         """Erase the line. Stopping twice is allowed."""
         self._stopped.set()

@@ -47,7 +47,6 @@ def prove_sealed() -> dict[str, Any]:
     """Generate with the demo model in a sealed process: {"passed": bool, "result": what happened}."""
     import subprocess
 
-
     command = [sys.executable, "-m", sealed.__name__, *_PROOF]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_PROOF_TIMEOUT_S, check=False)

@@ -106,8 +106,10 @@ def _run(
     request: Request, engine_options: EngineOptions, spinner: output.Spinner, *, show_text: bool
 ) -> tuple[Reply, int]:
     """The reply, shown as it comes, and the exit code: 0 unless a signal ended it."""
-    from influence.cli.loading import running
+    from influence.cli.loading import notes, running
 
+    for note in notes(request.loaded, engine_options):
+        spinner.say(f"note: {note}")
     with running(request.loaded, engine_options, request.context) as (engine, generator):
         stream = generator.submit(request.prompt.token_ids, request.resolved.params, context=request.context)
         with interrupts.cancelling(stream) as interruption:

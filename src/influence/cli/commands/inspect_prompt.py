@@ -36,6 +36,8 @@ def prompt(prompt: str, model_path: str, system: str | None, raw: bool, as_json:
     from influence.generation.prompt import build_prompt
 
     loaded = open_text_model(model_path)
+    for warning in loaded.tokenizer.warnings:
+        output.say(f"note: {output.visible(warning)}")
     built = build_prompt(loaded.tokenizer, loaded.template, read_prompt(prompt), system=system, raw=raw)
     facts = {
         "text": built.text,
