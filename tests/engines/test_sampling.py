@@ -412,6 +412,16 @@ def test_a_draw_depends_on_nothing_but_row_seed_and_position(
     assert chosen(batch[1], position, seed=seed) == first
 
 
+@pytest.mark.parametrize(
+    ("target", "index"), [(0.0, 1), (0.24, 1), (0.25, 3), (0.5, 3), (0.75, 4), (1 - 2**-53, 4)]
+)
+def test_a_draw_takes_the_first_index_whose_sum_exceeds_the_target(
+    monkeypatch: pytest.MonkeyPatch, target: float, index: int
+) -> None:
+    monkeypatch.setattr("influence.engines.sampling.uniform", lambda seed, position: target)
+    assert draw_index(np.array([0, 1, 0, 2, 1, 0], np.float32), 0, 0) == index
+
+
 # Log probabilities.
 
 

@@ -130,6 +130,16 @@ def test_text_held_back_for_a_stop_string_is_shown_when_the_length_ends_it() -> 
     assert (completion.text, completion.finish_reason) == (whole, "length")
 
 
+def test_a_stop_string_that_only_the_end_completes_is_the_reason() -> None:
+    # The first byte of a character again and again: the last one becomes U+FFFD when the text ends.
+    byte = PIECES.index("€".encode()[:1])
+    asked = params(max_tokens=3, sampling={"logit_bias": {byte: 100.0}}, stop=("\ufffd" * 3,))
+    with running(FakeEngine()) as generator:
+        completion = generator.submit(PROMPT, asked).collect()
+    assert completion.token_ids == (byte,) * 3
+    assert (completion.text, completion.finish_reason, completion.stop_string) == ("", "stop", "\ufffd" * 3)
+
+
 def test_max_tokens_0_ends_at_once_without_text() -> None:
     engine = FakeEngine()
     with running(engine) as generator:
@@ -282,6 +292,19 @@ def test_a_large_request_is_served_though_small_ones_keep_coming() -> None:
     assert "".join(order).index("L") <= 20
 
 
+def test_requests_that_fill_the_cache_to_its_last_position_run_together() -> None:
+    engine = FakeEngine(n_blocks=4, block_size=4)
+    gate = Gate(engine)
+    with running(engine) as generator:
+        first = generator.submit([1], params(max_tokens=1))
+        assert gate.reached.wait(20)
+        streams = [generator.submit([i] * 5, params(max_tokens=4)) for i in range(2)]  # 8 positions each
+        gate.opened.set()
+        for stream in (first, *streams):
+            stream.collect()
+    assert engine.batches[-1] == [1, 1]
+
+
 def test_too_many_unfinished_requests_are_refused_until_one_has_ended() -> None:
     engine = FakeEngine()
     gate = Gate(engine)
@@ -321,17 +344,19 @@ def test_a_conversation_goes_on_from_the_reply_before() -> None:
 
 
 def test_requests_that_run_at_once_share_whole_blocks_of_a_prompt() -> None:
-    engine = FakeEngine(block_size=4)
-    gate = Gate(engine)
+    engine, prompt = FakeEngine(block_size=4), [*PROMPT, 7, 8]
+    streams: list[Stream] = []
+
+    def submit_another(_: object) -> None:  # while the first runs, its prompt done
+        if len(engine.batches) == 3:
+            streams.append(generator.submit(prompt, params()))
+
+    engine.before_sample = submit_another
     with running(engine) as generator:
-        first = generator.submit([*PROMPT, 7], params(max_tokens=50))
-        iterator = iter(first)
-        gate.opened.set()
-        next(iterator)  # its prompt is done, it is still running
-        second = generator.submit([*PROMPT, 8], params()).collect()
-        assert second.statistics.cached_tokens == 8
-        assert facts(second) == expected(engine, [*PROMPT, 8], params())
-        assert facts(first.collect()).finish_reason == "length"
+        generator.submit(prompt, params(max_tokens=50)).collect()
+        second = streams[0].collect()
+    assert second.statistics.cached_tokens == 8
+    assert facts(second) == expected(engine, prompt, params())
 
 
 def test_without_a_prefix_cache_everything_is_computed() -> None:
@@ -365,22 +390,31 @@ def test_where_rope_depends_on_the_context_a_short_request_runs_in_the_trained_o
 # Ends from outside.
 
 
+def cancel_in_step(engine: FakeEngine, n: int, streams: list[Stream]) -> None:
+    """Cancel all of `streams` while the n-th forward runs, twice."""
+
+    def check(_: object) -> None:
+        if len(engine.batches) == n:
+            for stream in streams * 2:
+                stream.cancel()
+
+    engine.before_forward = check
+
+
 def test_cancel_ends_a_running_request_with_the_text_so_far() -> None:
-    engine = FakeEngine()
-    whole = expected(engine, PROMPT, params(max_tokens=200)).text
+    engine, streams = FakeEngine(), list[Stream]()
+    gate = Gate(engine)
+    whole = expected(engine, PROMPT, params(max_tokens=200))
     with running(engine) as generator:
-        stream = generator.submit(PROMPT, params(max_tokens=200))
-        text = ""
-        for event in stream:
-            if isinstance(event, Finished):
-                break
-            text += event.text
-            stream.cancel()
-            stream.cancel()
-    assert event.finish_reason == "cancelled"
-    assert whole.startswith(text)
-    assert event.statistics.completion_tokens < 200
-    assert list(stream) == []
+        streams.append(generator.submit(PROMPT, params(max_tokens=200)))
+        cancel_in_step(engine, 30, streams)
+        gate.opened.set()
+        completion = streams[0].collect()
+    assert completion.finish_reason == "cancelled"
+    assert completion.token_ids == whole.token_ids[:31]  # the step that ran was not lost
+    assert whole.text.startswith(completion.text.rstrip("\ufffd"))
+    assert completion.statistics.completion_tokens == 31
+    assert list(streams[0]) == []
 
 
 def test_cancel_ends_a_request_that_waits() -> None:
@@ -398,12 +432,14 @@ def test_cancel_ends_a_request_that_waits() -> None:
 
 
 def test_cancel_during_a_long_prompt_takes_effect_at_the_next_step() -> None:
-    engine = FakeEngine()
+    engine, streams = FakeEngine(), list[Stream]()
+    gate = Gate(engine)
     with running(engine) as generator:
-        stream = generator.submit([1] * 200, params())
-        engine.before_forward = lambda steps: stream.cancel()
-        assert stream.collect().finish_reason == "cancelled"
-    assert engine.n_tokens < 200
+        streams.append(generator.submit([1] * 200, params()))
+        cancel_in_step(engine, 3, streams)
+        gate.opened.set()
+        assert streams[0].collect().finish_reason == "cancelled"
+    assert engine.batches == [[16]] * 4
 
 
 def test_leaving_the_with_block_of_a_stream_cancels_it() -> None:
@@ -421,6 +457,8 @@ def test_close_ends_what_runs_and_what_waits() -> None:
         assert gate.reached.wait(20)
         closer = threading.Thread(target=generator.close)
         closer.start()
+        while not generator._closing:
+            pass
         gate.opened.set()
         closer.join()
         assert [stream.collect().finish_reason for stream in streams] == ["cancelled"] * 3

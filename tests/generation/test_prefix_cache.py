@@ -66,6 +66,14 @@ def test_the_least_recently_used_goes_first() -> None:
     assert not cache.evict_one()
 
 
+def test_being_offered_again_counts_as_use() -> None:
+    engine = FakeEngine()
+    cache = cache_of(engine, [1, 1], [2, 2], [1, 1])
+    assert cache.evict_one()
+    assert forked(cache, [2, 2, 2]) is None
+    assert forked(cache, [1, 1, 1]) == [1, 1]
+
+
 def test_the_budget_is_in_blocks() -> None:
     engine = FakeEngine(block_size=4)
     cache = cache_of(engine, [1] * 8, [2] * 8, [3] * 4, max_blocks=4)
