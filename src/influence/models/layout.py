@@ -102,7 +102,9 @@ def llama_layout(
     return Layout(outer=LLAMA_OUTER, layer=layer, tied=tied, biases=biases)
 
 
-def biases(**groups: bool) -> frozenset[str]:
+def biases(
+    *, attention: bool = False, qkv: bool = False, mlp: bool = False, plain_mlp: bool = False
+) -> frozenset[str]:
     """The slots of the groups that are on."""
-    members = {"attention": "q k v o", "qkv": "q k v", "mlp": "gate up down", "plain_mlp": "up down"}
-    return frozenset(slot for group, is_on in groups.items() if is_on for slot in members[group].split())
+    groups = ((attention, "q k v o"), (qkv, "q k v"), (mlp, "gate up down"), (plain_mlp, "up down"))
+    return frozenset(slot for is_on, slots in groups if is_on for slot in slots.split())

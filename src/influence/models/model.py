@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,9 +32,7 @@ def open_model(folder: Path) -> Model:
 
     Raises ModelFilesMissing, InvalidConfig, UnsupportedModel or InvalidCheckpoint.
     """
-    if not folder.is_dir():
-        missing = "is not a folder" if folder.exists() else "there is no such folder"
-        raise ModelFilesMissing(folder, missing, hint="give the folder of a downloaded model")
+    _require_folder(folder)
     config = Config.load(folder / "config.json")
     architecture = read_architecture(config)
     generation_config = GenerationConfig.load(folder, config)
@@ -44,3 +43,14 @@ def open_model(folder: Path) -> Model:
         checkpoint.close()
         raise
     return Model(folder, config.text("model_type"), architecture.spec, weights, checkpoint, generation_config)
+
+
+def _require_folder(folder: Path) -> None:
+    try:
+        missing = "" if stat.S_ISDIR(folder.stat().st_mode) else "is not a folder"
+    except FileNotFoundError:
+        missing = "there is no such folder"
+    except (OSError, ValueError) as error:  # no permission, a name too long, a NUL in it
+        missing = f"can't be opened: {getattr(error, 'strerror', None) or error}"
+    if missing:
+        raise ModelFilesMissing(folder, missing, hint="give the folder of a downloaded model")

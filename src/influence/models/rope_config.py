@@ -40,8 +40,9 @@ def read_rope(
     section = config.section("rope_scaling") or config.section("rope_parameters")
     if section is None:
         section = Config({}, config.path, "rope_parameters.")
-    share = config.number(partial_key, 1.0 if partial is None else partial, above=0, maximum=1)
-    share = section.number("partial_rotary_factor", share, above=0, maximum=1)
+    # `null`, which some files have, means what absence means.
+    share = config.optional_number(partial_key, above=0, maximum=1) or partial or 1.0
+    share = section.optional_number("partial_rotary_factor", share, above=0, maximum=1) or share
     if partial is None and share != 1:
         raise config.unsupported(partial_key, share, "1.0 (whole heads)")
     return _read_section(
