@@ -41,7 +41,10 @@ def main() -> int:
     options = _parser().parse_args()
     try:
         run(options)
-    except (InfluenceError, PeerFailed, Disagreement, NotExportable) as error:
+    except InfluenceError as error:
+        print(f"error: {error.message}\n{error.hint}", file=sys.stderr)
+        return 1
+    except (PeerFailed, Disagreement, NotExportable) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except subprocess.CalledProcessError as error:

@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
+from contention import Moment, share_of_others
+
 OURS = "influence"
 
 Group = Literal["prefill", "decode", "depth", "streams"]
@@ -31,7 +33,7 @@ class Case:
     def name(self) -> str:
         if self.group == "prefill":
             return f"prefill {self.n_tokens}"
-        streams = f", {self.n_streams} streams" if self.group == "streams" else ""
+        streams = f", {self.n_streams} streams" if self.n_streams > 1 else ""
         return f"decode at {self.depth}{streams}"
 
     @property
@@ -77,6 +79,7 @@ class Outcome:
     case: Case
     turns: Mapping[str, Turns]
     step_bytes: int  # weights that one forward reads
+    others_share: float  # of the processors' time, 0 to 1, that went to other programs
 
     def tokens_per_s(self, engine: str) -> float:
         return self.case.n_tokens_in_all / statistics.median(self.turns[engine].seconds)
@@ -101,7 +104,9 @@ class Outcome:
 def suite(
     *, groups: Sequence[Group], prompt: int, new_tokens: int, depth: int, streams: Sequence[int]
 ) -> list[Case]:
-    """The cases of these groups, quick ones first."""
+    """The cases of these groups, quick ones first; one stream is what `decode` times already."""
+    if "decode" in groups:
+        streams = [n_streams for n_streams in streams if n_streams > 1]
     found = {
         "prefill": [Case("prefill", prompt)],
         "decode": [Case("decode", new_tokens, STREAM_PROMPT)],
@@ -118,6 +123,7 @@ def measure(
     turns = {name: Turns() for name in runners}
     for runner in runners.values():
         _seconds(case, runner)
+    begin = Moment.now()
     before = probe.gb_per_s()
     for _ in range(repeat):
         for name, runner in runners.items():
@@ -125,7 +131,7 @@ def measure(
             after = probe.gb_per_s()
             turns[name].read_gb_per_s.append((before + after) / 2)
             before = after
-    return Outcome(case, turns, step_bytes)
+    return Outcome(case, turns, step_bytes, share_of_others(begin, Moment.now()))
 
 
 def _seconds(case: Case, runner: Timed) -> float:

@@ -15,6 +15,7 @@ import numpy as np
 import psutil
 
 from cases import OURS, Outcome
+from contention import NOTABLE
 from influence.engines import machine
 from influence.models.model import Model
 
@@ -99,6 +100,7 @@ def _case_json(outcome: Outcome) -> dict[str, Any]:
         "new_tokens" if case.depth else "prompt_tokens": case.n_tokens,
         "depth": case.depth,
         "streams": case.n_streams,
+        "share_of_processors_taken_by_others": round(outcome.others_share, 3),
         "engines": engines,
     }
 
@@ -125,7 +127,9 @@ def table_row(outcome: Outcome, workload: Workload) -> str:
         f"{outcome.tokens_per_s(name):>9.1f} tok/s {_effort(outcome, name, workload):>18}" for name in names
     ]
     ratios = [f"{outcome.ratio(name):>22.2f}" for name in names if name != OURS]
-    return f"{outcome.case.name:24}" + "".join(cells) + "".join(ratios)
+    busy = outcome.others_share > NOTABLE
+    note = f"  ! others had {outcome.others_share:.0%} of the processors" if busy else ""
+    return f"{outcome.case.name:24}" + "".join(cells) + "".join(ratios) + note
 
 
 def _effort(outcome: Outcome, engine: str, workload: Workload) -> str:
