@@ -208,8 +208,8 @@ spec = small_spec(vocab_size=512, hidden_size=1024, intermediate_size=4096, n_la
 weights = random_weights(spec, Extras(dtype="BF16"))
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 engine = native.load(spec, weights, threads=2)
-session = engine.new_session(600)
-engine.forward([Step(session, [1] * 600)])
+session = engine.new_session(200)
+engine.forward([Step(session, [1] * 200)])
 after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 kv = (session.position // 64 + 1) * native.kv_block_bytes(spec, weights)
 print((after - before) * 1024 - kv)

@@ -134,13 +134,14 @@ def test_a_template_does_not_leave_its_sandbox(text: str, escapes: ChatTemplate)
 
 def test_a_hostile_template_takes_no_memory_of_ours(load: Any) -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    others_mib = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024  # of earlier tests
     for name in ("a long string", "doubled text", "much output", "doubled lists"):
         with pytest.raises(TokenizerError):
             load(TOO_MUCH[name], limit_s=0.3).render([USER])
     grown_mib = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
     assert grown_mib < 64
     children_mib = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-    assert children_mib < 450
+    assert children_mib < max(450, others_mib + 1)
 
 
 def test_after_a_limit_the_next_rendering_works(load: Any) -> None:
