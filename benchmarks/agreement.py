@@ -11,7 +11,9 @@ import numpy.typing as npt
 
 from cases import OURS, Timed
 
-_N_TOKENS = 16
+# Far enough for a wrong rotary scaling or mask to show.
+N_TOKENS = 256
+_N_ROWS = 16
 
 # Largest difference of a logit, in standard deviations of the logits. Both engines round
 # activations to the weights' type, at other places: 8 bits of mantissa, 11 or 24, over all layers.
@@ -44,9 +46,9 @@ class Agreement:
 def check_agreement(runners: Mapping[str, Timed], vocab_size: int, dtype: str) -> list[Agreement]:
     """Ours against every peer, on the same random tokens. Raises Disagreement."""
     random = Random(0)
-    token_ids = [random.randrange(vocab_size) for _ in range(_N_TOKENS)]
+    token_ids = [random.randrange(vocab_size) for _ in range(N_TOKENS)]
     logits = {
-        name: np.frombuffer(runner.logits(token_ids), np.float32).reshape(_N_TOKENS, -1)
+        name: np.frombuffer(runner.logits(token_ids, _N_ROWS), np.float32).reshape(_N_ROWS, -1)
         for name, runner in runners.items()
     }
     peers = [name for name in runners if name != OURS]

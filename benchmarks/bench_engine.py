@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import get_args
 
 import report
-from agreement import Disagreement, check_agreement
+from agreement import N_TOKENS, Disagreement, check_agreement
 from cases import GROUPS, OURS, Case, Group, Outcome, Timed, measure, suite
 from gguf_export import NotExportable, export_gguf
 from influence.engines import machine
@@ -109,12 +109,12 @@ def _load(
     options: argparse.Namespace, model: Model, cases: Sequence[Case], stack: ExitStack
 ) -> dict[str, Timed]:
     """Ours and the peers, in the order of their turns."""
-    context = max(case.context for case in cases)
+    context = max(N_TOKENS, *(case.context for case in cases))
     ours = NativeBackend(
         model,
         threads=options.threads,
         kernels=options.kernels,
-        kv_positions=max(case.context * case.n_streams for case in cases),
+        kv_positions=max(N_TOKENS, *(case.context * case.n_streams for case in cases)),
         context=context,
     )
     stack.callback(ours.close)

@@ -54,9 +54,9 @@ class NativeBackend:
         for session in self._sessions:
             session.rewind(position)
 
-    def logits(self, token_ids: Sequence[int]) -> bytes:
+    def logits(self, token_ids: Sequence[int], n_rows: int) -> bytes:
         self.reset(1)
-        self._engine.forward([Step(self._sessions[0], token_ids, len(token_ids))])
+        self._engine.forward([Step(self._sessions[0], token_ids, n_rows)])
         return self._engine.logits().tobytes()
 
     def close(self) -> None:

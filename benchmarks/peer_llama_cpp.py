@@ -57,7 +57,7 @@ class LlamaCpp:
         self._n_streams = n_streams
 
     def append(self, rows: Sequence[Sequence[int]]) -> list[int]:
-        last = self._decode(rows, all_logits=False)
+        last = self._decode(rows, 1)
         return [int(self._row(index).argmax()) for index in last]
 
     def rewind(self, position: int) -> None:
@@ -67,10 +67,11 @@ class LlamaCpp:
                 raise RuntimeError("llama.cpp could not shorten a sequence")
         self._position = position
 
-    def logits(self, token_ids: Sequence[int]) -> bytes:
+    def logits(self, token_ids: Sequence[int], n_rows: int) -> bytes:
         self.reset(1)
-        self._decode([token_ids], all_logits=True)
-        return np.stack([self._row(i) for i in range(len(token_ids))]).tobytes()
+        self._decode([token_ids], n_rows)
+        last = len(token_ids)
+        return np.stack([self._row(index) for index in range(last - n_rows, last)]).tobytes()
 
     def _context_params(self, n_streams: int) -> Any:
         settings = self._settings
@@ -83,8 +84,8 @@ class LlamaCpp:
         params.no_perf = True
         return params
 
-    def _decode(self, rows: Sequence[Sequence[int]], *, all_logits: bool) -> list[int]:
-        """Run the rows as one batch; the batch index of each row's last token."""
+    def _decode(self, rows: Sequence[Sequence[int]], n_logits: int) -> list[int]:
+        """Run the rows as one batch, with logits for the last `n_logits` of each; index of each row's last."""
         batch, last, index = self._batch, [], 0
         for stream, row in enumerate(rows):
             for offset, token_id in enumerate(row):
@@ -92,7 +93,7 @@ class LlamaCpp:
                 batch.pos[index] = self._position + offset
                 batch.n_seq_id[index] = 1
                 batch.seq_id[index][0] = stream
-                batch.logits[index] = all_logits or offset == len(row) - 1
+                batch.logits[index] = offset >= len(row) - n_logits
                 index += 1
             last.append(index - 1)
         batch.n_tokens = index

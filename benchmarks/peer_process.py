@@ -5,7 +5,7 @@ One JSON object a line, requests on the child's stdin, replies on what was its s
     child  {"ready": "llama.cpp 1.2.3, 2 threads"}
     parent {"do": "prefill_s", "with": [512]}
     child  {"reply": 4.81}
-    parent {"do": "logits", "with": [[1, 15, 7]]}
+    parent {"do": "logits", "with": [[1, 15, 7], 2]}
     child  {"reply": "<base64 of float32>"}
 
 An {"error": "..."} in place of a reply ends the benchmark. The end of its stdin
@@ -49,8 +49,8 @@ class PeerRunner:
     def decode_s(self, n_tokens: int, depth: int, n_streams: int) -> float:
         return float(self._ask("decode_s", n_tokens, depth, n_streams))
 
-    def logits(self, token_ids: Sequence[int]) -> bytes:
-        return base64.b64decode(self._ask("logits", list(token_ids)))
+    def logits(self, token_ids: Sequence[int], n_rows: int) -> bytes:
+        return base64.b64decode(self._ask("logits", list(token_ids), n_rows))
 
     def close(self) -> None:
         """Let the child end. Idempotent."""

@@ -46,9 +46,9 @@ class Transformers:
     def rewind(self, position: int) -> None:
         self._cache.crop(position)
 
-    def logits(self, token_ids: Sequence[int]) -> bytes:
+    def logits(self, token_ids: Sequence[int], n_rows: int) -> bytes:
         self.reset(1)
-        rows: bytes = self._forward([token_ids], n_logits=len(token_ids))[0].float().numpy().tobytes()
+        rows: bytes = self._forward([token_ids], n_logits=n_rows)[0].float().numpy().tobytes()
         return rows
 
     def _forward(self, rows: Sequence[Sequence[int]], n_logits: int) -> Any:

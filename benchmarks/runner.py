@@ -29,8 +29,8 @@ class Backend(Protocol):
     def rewind(self, position: int) -> None:
         """Cut every sequence back to its first `position` tokens."""
 
-    def logits(self, token_ids: Sequence[int]) -> bytes:
-        """Logits after each of these tokens of a new sequence: float32, (n, vocab_size)."""
+    def logits(self, token_ids: Sequence[int], n_rows: int) -> bytes:
+        """Logits after each of the last `n_rows` tokens of a new sequence: float32, (n_rows, vocab_size)."""
 
 
 class Runner:
@@ -60,10 +60,10 @@ class Runner:
             ids = self._backend.append([[token_id] for token_id in ids])
         return time.perf_counter() - start
 
-    def logits(self, token_ids: Sequence[int]) -> bytes:
+    def logits(self, token_ids: Sequence[int], n_rows: int) -> bytes:
         """As the backend's; what it held is gone."""
         self._held = None
-        return self._backend.logits(token_ids)
+        return self._backend.logits(token_ids, n_rows)
 
     def _hold(self, n_streams: int, depth: int) -> None:
         """Prompts of `depth` tokens in place, computed only if they are not there yet."""

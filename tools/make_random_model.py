@@ -92,7 +92,7 @@ _STORED = {"bf16": ("BF16", "bfloat16"), "f16": ("F16", "float16"), "f32": ("F32
 
 # A prime: a matrix read off the tape repeats no row before it has this many of them.
 _TAPE_LENGTH = (1 << 22) - 3
-_WEIGHT_STD = 0.02  # what most models are initialised with
+_BIAS_STD = 0.02
 _NORM_STD = 0.1
 # Smaller numbers would be subnormal in float16.
 _SMALLEST = 1e-4
@@ -107,8 +107,8 @@ class Planned:
 
     name: str
     shape: tuple[int, ...]
-    offset: float = 0.0
-    std: float = _WEIGHT_STD
+    offset: float
+    std: float
 
     @property
     def size(self) -> int:
@@ -121,19 +121,20 @@ class Tape:
     def __init__(self, seed: int, dtype: str) -> None:
         self._random = np.random.default_rng(seed)
         self._dtype = dtype
-        numbers = self._random.standard_normal(_TAPE_LENGTH, dtype=np.float32)
-        self._unit = numbers[: 1 << 20].copy()
-        numbers *= np.float32(_WEIGHT_STD)
-        self._weights = encode(_without_subnormals(numbers), dtype)
+        self._numbers = self._random.standard_normal(_TAPE_LENGTH, dtype=np.float32)
+        self._encoded: dict[tuple[float, float], Array] = {}
 
     def tensor(self, planned: Planned) -> Array:
         """The numbers of one tensor, flat; each call reads on from another place."""
-        if planned.offset or planned.std != _WEIGHT_STD:
-            start = int(self._random.integers(len(self._unit) - planned.size))
-            numbers = self._unit[start : start + planned.size] * np.float32(planned.std)
-            return encode(numbers + np.float32(planned.offset), self._dtype)
         start = int(self._random.integers(_TAPE_LENGTH))
-        return np.resize(np.roll(self._weights, -start), planned.size)
+        return np.resize(np.roll(self._of(planned.offset, planned.std), -start), planned.size)
+
+    def _of(self, offset: float, std: float) -> Array:
+        """The whole tape around that offset, encoded once: a model has about five kinds."""
+        if (offset, std) not in self._encoded:
+            numbers = _without_subnormals(self._numbers * np.float32(std) + np.float32(offset))
+            self._encoded[offset, std] = encode(numbers, self._dtype)
+        return self._encoded[offset, std]
 
 
 def encode(numbers: npt.NDArray[np.float32], dtype: str) -> Array:
@@ -175,9 +176,10 @@ def _plan_slot(architecture: Architecture, slot: str, place: Place, module: str)
         for name in names:
             yield Planned(f"{name}.weight", shape, 1 - spec.norm_offset, _NORM_STD)
     else:
-        yield Planned(f"{module}.weight", shape)
+        # Products as large as what goes in, so that attention has something to choose between.
+        yield Planned(f"{module}.weight", shape, 0.0, shape[-1] ** -0.5)
     if has_bias:
-        yield Planned(f"{module}.bias", shape[:1])
+        yield Planned(f"{module}.bias", shape[:1], 0.0, _BIAS_STD)
 
 
 def _norm_tensors(

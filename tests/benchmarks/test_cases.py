@@ -24,7 +24,7 @@ class Recorded:
     def decode_s(self, n_tokens: int, depth: int, n_streams: int) -> float:
         return self.prefill_s(n_tokens)
 
-    def logits(self, token_ids: Sequence[int]) -> bytes:
+    def logits(self, token_ids: Sequence[int], n_rows: int) -> bytes:
         return b""
 
 

@@ -34,7 +34,7 @@ class Counting:
     def rewind(self, position: int) -> None:
         self.rows = [held[:position] for held in self.rows]
 
-    def logits(self, token_ids: Sequence[int]) -> bytes:
+    def logits(self, token_ids: Sequence[int], n_rows: int) -> bytes:
         return b""
 
 
@@ -75,7 +75,7 @@ def test_a_decode_after_something_else_starts_anew(between: str) -> None:
     if between == "prefill":
         runner.prefill_s(7)
     elif between == "logits":
-        runner.logits([1])
+        runner.logits([1], 1)
     else:
         runner.decode_s(1, depth=20, n_streams=4)
     runner.decode_s(5, depth=20, n_streams=2)
@@ -91,6 +91,6 @@ def test_our_engine_holds_all_the_streams_of_its_largest_case(
     backend = NativeBackend(model, threads=1, kernels=None, context=70, kv_positions=16 * 70)
     runner = Runner(backend)
     assert runner.decode_s(6, depth=64, n_streams=16) > 0
-    assert len(runner.logits([1, 2, 3])) == 3 * 512 * 4
+    assert len(runner.logits([1, 2, 3], 2)) == 2 * 512 * 4
     backend.close()
     model.checkpoint.close()
