@@ -26,14 +26,14 @@ inline float to_float(float x) { return x; }
 inline float to_float(BF16 x) { return std::bit_cast<float>(uint32_t{x.bits} << 16); }
 
 // The exponent's bias grows from 15 to 127 by a multiplication, which also
-// makes subnormals right; exponent 31 (infinity and NaN) becomes 255.
+// makes subnormals right; infinity and NaN, now at exponent 143, go on to 255.
+// Without a branch, so that loops over it become vectors.
 inline float to_float(F16 x) {
   constexpr float kRebias = 0x1p112f;
-  uint32_t sign = uint32_t{x.bits & 0x8000u} << 16;
-  uint32_t rest = uint32_t{x.bits & 0x7fffu} << 13;
-  uint32_t finite = std::bit_cast<uint32_t>(std::bit_cast<float>(rest) * kRebias);
-  uint32_t special = rest | 0x7f800000u;
-  return std::bit_cast<float>(sign | ((x.bits & 0x7c00u) == 0x7c00u ? special : finite));
+  uint32_t size = x.bits & 0x7fffu;
+  uint32_t finite = std::bit_cast<uint32_t>(std::bit_cast<float>(size << 13) * kRebias);
+  uint32_t special = 0u - ((0x7bffu - size) >> 31);  // all bits above the largest finite half
+  return std::bit_cast<float>((x.bits & 0x8000u) << 16 | (finite + (special & 112u << 23)));
 }
 
 inline float from_float(float x, float) { return x; }

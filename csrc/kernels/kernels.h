@@ -60,8 +60,8 @@ struct MatmulKernel {
 // A query whose range is empty is left as it was. Slots outside the range may
 // hold anything, NaN too, and must not matter.
 struct AttendArgs {
-  const float* q;      // (n_queries, head_dim), scaled by attention_scale already
-  int64_t n_queries;   // 1 to kMaxQueries
+  const float* q;     // (n_queries, head_dim), scaled by attention_scale already
+  int64_t n_queries;  // 1 to kMaxQueries
   int64_t head_dim;
   const void* keys;    // (head_dim, kBlockPositions): a slot is a column
   const void* values;  // (kBlockPositions, head_dim)
@@ -87,8 +87,8 @@ struct KernelTable {
   const char* name;
   bool (*supported)(const CpuFeatures& cpu);
 
-  MatmulKernel matmul[kDTypeCount];    // by the dtype of the weights
-  AttentionKernel attention[2];        // by the type of the cache: kF32, kF16
+  MatmulKernel matmul[kDTypeCount];  // by the dtype of the weights
+  AttentionKernel attention[2];      // by the type of the cache: kF32, kF16
 
   // out = float32(row) * scale, for a row of weights of any dtype (n,)
   void (*load_row)(DType dtype, const void* row, float scale, int64_t n, float* out);

@@ -107,6 +107,7 @@ template <class Format>
 struct Product {
   const typename Format::Activation* x;
   int64_t x_stride;
+  int64_t n_tokens;
   const typename Format::Weight* w;
   int64_t w_stride;
   int64_t n_rows;
@@ -115,10 +116,46 @@ struct Product {
   int64_t out_stride;
 };
 
+// Rows of weights that a tile brings into the cache for the tiles after it.
+struct Ahead {
+  const char* rows;
+  int64_t stride_bytes;
+  int64_t n;
+
+  void fetch(int64_t begin, int64_t end) const {  // those bytes of each row
+    for (int64_t i = 0; i < n; ++i) {
+      const char* row = rows + i * stride_bytes;
+      for (int64_t at = begin; at < end; at += kAlignment) __builtin_prefetch(row + at);
+    }
+  }
+};
+
+// The sums of a tile: outputs [token, token + kTokens) x [row, row + kRows).
+template <int kTokens, int kRows>
+using Sums = Vector[kTokens][kRows];
+
+template <int kTokens, int kRows>
+inline void clear(Sums<kTokens, kRows>& sum) {
+  UNROLL
+  for (int t = 0; t < kTokens; ++t) {
+    UNROLL
+    for (int r = 0; r < kRows; ++r) sum[t][r] = zero();
+  }
+}
+
+template <int kTokens, int kRows>
+inline void copy(const Sums<kTokens, kRows>& from, Sums<kTokens, kRows>& to) {
+  UNROLL
+  for (int t = 0; t < kTokens; ++t) {
+    UNROLL
+    for (int r = 0; r < kRows; ++r) to[t][r] = from[t][r];
+  }
+}
+
 // One step of a tile; `load` gets the weights of a row in a phase.
 template <class Format, int kTokens, int kRows, class Load>
 inline void accumulate_step(const typename Format::Activation* x, int64_t x_stride, Load load,
-                            Vector (&sum)[kTokens][kRows]) {
+                            Sums<kTokens, kRows>& sum) {
   UNROLL
   for (int phase = 0; phase < Format::kPhases; ++phase) {
     typename Format::Operand w[kRows];
@@ -133,41 +170,39 @@ inline void accumulate_step(const typename Format::Activation* x, int64_t x_stri
   }
 }
 
-inline void store_some(float* out, Four x, int64_t n) {
-  float four[4];
-  store(four, x);
-  for (int64_t i = 0; i < n; ++i) out[i] = four[i];
-}
-
-// Outputs [token, token + kTokens) x [row, row + kRows). Rows beyond the last
-// repeat it and are not stored.
+// Columns [begin, end) of a tile. Rows beyond the last repeat it.
 template <class Format, int kTokens, int kRows>
-void multiply_tile(const Product<Format>& p, int64_t token, int64_t row) {
+inline void accumulate(const Product<Format>& p, int64_t token, int64_t row, int64_t begin,
+                       int64_t end, Sums<kTokens, kRows>& sum) {
   const typename Format::Weight* w[kRows];
   for (int r = 0; r < kRows; ++r) {
     int64_t index = row + r < p.n_rows ? row + r : p.n_rows - 1;
     w[r] = p.w + index * p.w_stride;
   }
   const typename Format::Activation* x = p.x + token * p.x_stride;
-
-  Vector sum[kTokens][kRows];
-  UNROLL
-  for (int t = 0; t < kTokens; ++t) {
-    UNROLL
-    for (int r = 0; r < kRows; ++r) sum[t][r] = zero();
-  }
-  int64_t k = 0;
-  for (; k + Format::kStep <= p.cols; k += Format::kStep) {
+  int64_t k = begin;
+  for (; k + Format::kStep <= end; k += Format::kStep) {
     accumulate_step<Format, kTokens, kRows>(
         x + k, p.x_stride, [&](int r, int phase) { return Format::load_weights(w[r] + k, phase); },
         sum);
   }
-  if (k < p.cols) {
+  if (k < end) {
     accumulate_step<Format, kTokens, kRows>(
         x + k, p.x_stride,
-        [&](int r, int phase) { return Format::load_some_weights(w[r] + k, p.cols - k, phase); },
-        sum);
+        [&](int r, int phase) { return Format::load_some_weights(w[r] + k, end - k, phase); }, sum);
   }
+}
+
+inline void store_some(float* out, Four x, int64_t n) {
+  float four[4];
+  store(four, x);
+  for (int64_t i = 0; i < n; ++i) out[i] = four[i];
+}
+
+// Adds the lanes of each sum and stores those of rows that exist.
+template <class Format, int kTokens, int kRows>
+inline void finish(const Product<Format>& p, int64_t token, int64_t row,
+                   const Sums<kTokens, kRows>& sum) {
   UNROLL
   for (int t = 0; t < kTokens; ++t) {
     float* out = p.out + (token + t) * p.out_stride + row;
@@ -184,46 +219,129 @@ void multiply_tile(const Product<Format>& p, int64_t token, int64_t row) {
   }
 }
 
-inline constexpr int kTileTokens = kAccumulators / 4;
+// Between two runs of this many bytes of its rows a tile fetches as much of the
+// rows ahead: short enough for a burst of prefetches not to fill the queue.
+inline constexpr int64_t kFetchBytes = 128;
 
-// Rows of a tile of so many tokens: a multiple of four_sums' four, at most eight.
-constexpr int tile_rows(int tokens) { return tokens * 8 <= kAccumulators ? 8 : 4; }
+// A tile from its first column to its last.
+template <class Format, int kTokens, int kRows>
+void multiply_tile(const Product<Format>& p, int64_t token, int64_t row, const Ahead& ahead) {
+  Sums<kTokens, kRows> sum;
+  clear<kTokens, kRows>(sum);
+  constexpr int64_t kElementBytes = sizeof(typename Format::Weight);
+  constexpr int64_t kRun = kFetchBytes / kElementBytes;
+  for (int64_t k = 0; k < p.cols; k += kRun) {
+    int64_t end = k + kRun < p.cols ? k + kRun : p.cols;
+    ahead.fetch(k * kElementBytes, end * kElementBytes);
+    accumulate<Format, kTokens, kRows>(p, token, row, k, end, sum);
+  }
+  finish<Format, kTokens, kRows>(p, token, row, sum);
+}
 
-template <class Format, int kTokens>
-void multiply_tokens(const Product<Format>& p, int64_t token) {
-  constexpr int kRows = tile_rows(kTokens);
-  for (int64_t row = 0; row < p.n_rows; row += kRows) {
-    multiply_tile<Format, kTokens, kRows>(p, token, row);
+template <class Format, int kRows, int kTokens = kAccumulators / kRows>
+void multiply_tile_of(int64_t n_tokens, const Product<Format>& p, int64_t token, int64_t row,
+                      const Ahead& ahead) {
+  if (n_tokens == kTokens) return multiply_tile<Format, kTokens, kRows>(p, token, row, ahead);
+  if constexpr (kTokens > 1) {
+    multiply_tile_of<Format, kRows, kTokens - 1>(n_tokens, p, token, row, ahead);
   }
 }
 
-// Calls multiply_tokens for a number of tokens known at run time.
-template <class Format, int kTokens = kTileTokens>
-void multiply_tokens_of(int64_t n, const Product<Format>& p, int64_t token) {
-  if (n == kTokens) return multiply_tokens<Format, kTokens>(p, token);
-  if constexpr (kTokens > 1) multiply_tokens_of<Format, kTokens - 1>(n, p, token);
+// Tokens cut into tiles of nearly equal size: 13 are 5 + 4 + 4, not 6 + 6 + 1.
+struct TokenTiles {
+  int64_t n_tokens;
+  int64_t n_tiles;
+  TokenTiles(int64_t tokens, int64_t most)
+      : n_tokens(tokens), n_tiles((tokens + most - 1) / most) {}
+  int64_t begin(int64_t tile) const { return tile * n_tokens / n_tiles; }
+  int64_t size(int64_t tile) const { return begin(tile + 1) - begin(tile); }
+};
+
+// Few tokens: all of them meet kRows rows while these come from memory, once;
+// meanwhile the tiles share the work of fetching the next kRows rows.
+template <class Format, int kRows>
+void multiply_few(const Product<Format>& p) {
+  TokenTiles tiles(p.n_tokens, kAccumulators / kRows);
+  int64_t stride_bytes = p.w_stride * static_cast<int64_t>(sizeof(typename Format::Weight));
+  for (int64_t row = 0; row < p.n_rows; row += kRows) {
+    const char* next = reinterpret_cast<const char*>(p.w) + (row + kRows) * stride_bytes;
+    int64_t left = p.n_rows - row - kRows;
+    int64_t n_next = left < 0 ? 0 : left < kRows ? left : kRows;
+    for (int64_t tile = 0; tile < tiles.n_tiles; ++tile) {
+      int64_t begin = tile * n_next / tiles.n_tiles;
+      int64_t end = (tile + 1) * n_next / tiles.n_tiles;
+      Ahead ahead = {next + begin * stride_bytes, stride_bytes, end - begin};
+      multiply_tile_of<Format, kRows>(tiles.size(tile), p, tiles.begin(tile), row, ahead);
+    }
+  }
 }
 
-// Tokens in tiles of nearly equal size (13 are 5 + 4 + 4, not 6 + 6 + 1); a tile
-// of them stays in L1 while the rows, from L2, pass by.
+// Of a tile's activations, 4 KiB of each token (24 KiB for six) stay in L1
+// while kChunkRows rows of weights pass over them from L2; the sums wait in
+// memory until their next columns.
+inline constexpr int kChunkRows = 48;
+inline constexpr int64_t kBlockBytes = 4096;
+
+template <class Format, int kTokens>
+void multiply_chunk(const Product<Format>& p, int64_t token, int64_t first_row, int64_t n_rows) {
+  constexpr int64_t kBlock = kBlockBytes / sizeof(typename Format::Activation);
+  Sums<kTokens, 4> sums[kChunkRows / 4];
+  for (auto& sum : sums) clear<kTokens, 4>(sum);
+  for (int64_t k = 0; k < p.cols; k += kBlock) {
+    int64_t end = k + kBlock < p.cols ? k + kBlock : p.cols;
+    for (int64_t r = 0; r < n_rows; r += 4) {
+      Sums<kTokens, 4> sum;
+      copy<kTokens, 4>(sums[r / 4], sum);
+      accumulate<Format, kTokens, 4>(p, token, first_row + r, k, end, sum);
+      copy<kTokens, 4>(sum, sums[r / 4]);
+    }
+  }
+  for (int64_t r = 0; r < n_rows; r += 4) {
+    finish<Format, kTokens, 4>(p, token, first_row + r, sums[r / 4]);
+  }
+}
+
+template <class Format, int kTokens = kAccumulators / 4>
+void multiply_chunk_of(int64_t n_tokens, const Product<Format>& p, int64_t token, int64_t row,
+                       int64_t n_rows) {
+  if (n_tokens == kTokens) return multiply_chunk<Format, kTokens>(p, token, row, n_rows);
+  if constexpr (kTokens > 1) {
+    multiply_chunk_of<Format, kTokens - 1>(n_tokens, p, token, row, n_rows);
+  }
+}
+
+// Many tokens: a tile of them stays in L1 while the rows, from L2, pass by.
+template <class Format>
+void multiply_many(const Product<Format>& p) {
+  TokenTiles tiles(p.n_tokens, kAccumulators / 4);
+  for (int64_t row = 0; row < p.n_rows; row += kChunkRows) {
+    int64_t n_rows = p.n_rows - row < kChunkRows ? p.n_rows - row : kChunkRows;
+    for (int64_t tile = 0; tile < tiles.n_tiles; ++tile) {
+      multiply_chunk_of<Format>(tiles.size(tile), p, tiles.begin(tile), row, n_rows);
+    }
+  }
+}
+
+inline constexpr int64_t kManyTokens = 48;
+
 template <class Format>
 void multiply(const void* x, int64_t n_tokens, const void* w, int64_t w_stride, int64_t n_rows,
               int64_t cols, float* out, int64_t out_stride) {
   Product<Format> product = {static_cast<const typename Format::Activation*>(x),
                              prepared_cols<Format>(cols),
+                             n_tokens,
                              static_cast<const typename Format::Weight*>(w),
                              w_stride,
                              n_rows,
                              cols,
                              out,
                              out_stride};
-  int64_t n_tiles = (n_tokens + kTileTokens - 1) / kTileTokens;
-  int64_t small = n_tokens / n_tiles;
-  int64_t n_large = n_tokens % n_tiles;
-  for (int64_t tile = 0, token = 0; tile < n_tiles; ++tile) {
-    int64_t n = small + (tile < n_large ? 1 : 0);
-    multiply_tokens_of<Format>(n, product, token);
-    token += n;
+  if (n_tokens >= kManyTokens) {
+    multiply_many(product);
+  } else if (n_tokens * 8 > kAccumulators) {
+    multiply_few<Format, 4>(product);
+  } else {
+    multiply_few<Format, 8>(product);
   }
 }
 
