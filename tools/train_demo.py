@@ -14,20 +14,21 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import multiprocessing
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from tools.storyteller.conversation import Message, chat, document, plain_story
 from torch import Tensor
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 PROJECT = Path(__file__).resolve().parent.parent
 MODEL_FOLDER = PROJECT / "src" / "influence" / "demo" / "model"
@@ -75,6 +76,14 @@ def text_of(number: int) -> str:
     return made if isinstance(made, str) else "\n".join(message["content"] for message in made)
 
 
+def id_of(tokenizer: Tokenizer, token: str) -> int:
+    """The id of a token that the tokenizer has."""
+    token_id = tokenizer.token_to_id(token)
+    if token_id is None:
+        raise KeyError(f"the tokenizer lacks {token!r}")
+    return token_id
+
+
 def train_tokenizer(n_documents: int = 12_000) -> Tokenizer:
     """A byte-level BPE of VOCAB_SIZE tokens that puts BEGIN before a text."""
     tokenizer = Tokenizer(models.BPE())
@@ -88,7 +97,7 @@ def train_tokenizer(n_documents: int = 12_000) -> Tokenizer:
     )
     tokenizer.train_from_iterator(map(text_of, range(n_documents)), trainer)
     tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"{BEGIN} $A", pair=f"{BEGIN} $A $B", special_tokens=[(BEGIN, tokenizer.token_to_id(BEGIN))]
+        single=f"{BEGIN} $A", pair=f"{BEGIN} $A $B", special_tokens=[(BEGIN, id_of(tokenizer, BEGIN))]
     )
     return tokenizer
 
@@ -100,17 +109,17 @@ def example_of(number: int, tokenizer: Tokenizer) -> Example:
 
 
 def _plain_example(text: str, tokenizer: Tokenizer) -> Example:
-    ids = [*tokenizer.encode(text).ids, tokenizer.token_to_id(END)]
+    ids = [*tokenizer.encode(text).ids, id_of(tokenizer, END)]
     return Example(ids, [IGNORED, *ids[1:]])
 
 
 def _chat_example(messages: list[Message], tokenizer: Tokenizer) -> Example:
-    ids, labels = [tokenizer.token_to_id(BEGIN)], [IGNORED]
+    ids, labels = [id_of(tokenizer, BEGIN)], [IGNORED]
     for message in messages:
         content = tokenizer.encode(message["content"], add_special_tokens=False).ids
-        content.append(tokenizer.token_to_id(END))
+        content.append(id_of(tokenizer, END))
         learned = message["role"] == "assistant"
-        ids += [tokenizer.token_to_id(f"<|{message['role']}|>"), *content]
+        ids += [id_of(tokenizer, f"<|{message['role']}|>"), *content]
         labels += [IGNORED, *(content if learned else [IGNORED] * len(content))]
     return Example(ids, labels)
 
@@ -157,7 +166,7 @@ def _pad(examples: list[Example]) -> tuple[Tensor, Tensor]:
 
 def build_model(tokenizer: Tokenizer) -> LlamaForCausalLM:
     """An untrained Llama of about 1.9 million parameters."""
-    begin, end = tokenizer.token_to_id(BEGIN), tokenizer.token_to_id(END)
+    begin, end = id_of(tokenizer, BEGIN), id_of(tokenizer, END)
     config = LlamaConfig(
         vocab_size=tokenizer.get_vocab_size(),
         hidden_size=192,
@@ -189,13 +198,13 @@ def loss_of(model: LlamaForCausalLM, ids: Tensor, labels: Tensor) -> Tensor:
 class Optimizers:
     """Muon (Jordan et al. 2024) for the layers' matrices, AdamW for embedding and norms."""
 
-    def __init__(self, model: LlamaForCausalLM) -> None:
+    def __init__(self, model: LlamaForCausalLM, peak: float) -> None:
         named = list(model.named_parameters())
         matrices = [p for name, p in named if p.ndim == 2 and "embed" not in name]
         others = [p for name, p in named if p.ndim != 2 or "embed" in name]
         self.all = (
-            torch.optim.Muon(matrices, lr=0.02, weight_decay=0.02, momentum=0.95),
-            torch.optim.AdamW(others, lr=4e-3, betas=(0.9, 0.95), weight_decay=0.0),
+            torch.optim.Muon(matrices, lr=0.02 * peak, weight_decay=0.02, momentum=0.95),
+            torch.optim.AdamW(others, lr=4e-3 * peak, betas=(0.9, 0.95), weight_decay=0.0),
         )
         self._peaks = [optimizer.param_groups[0]["lr"] for optimizer in self.all]
 
@@ -222,18 +231,18 @@ class Budget:
         return (time.monotonic() - started) / 60 / self.minutes
 
 
-def train(model: LlamaForCausalLM, tokenizer: Tokenizer, budget: Budget) -> None:
+def train(model: LlamaForCausalLM, tokenizer: Tokenizer, budget: Budget, *, first: int, peak: float) -> None:
     """Trains until the budget is spent, every worker on its own batches; the first one prints the loss."""
     rank, n_workers = dist.get_rank(), dist.get_world_size()
     model.model.compile(dynamic=True)
-    optimizers = Optimizers(model)
-    source = batches(tokenizer, first=0, share=rank, n_shares=n_workers)
+    optimizers = Optimizers(model, peak)
+    source = batches(tokenizer, first=first, share=rank, n_shares=n_workers)
     _compile_now(model, source)
     started, step, n_tokens = time.monotonic(), 0, 0
     while (progress := _agreed(budget.progress(step, started))) < 1:
         ids, labels = next(source)
         loss = loss_of(model, ids, labels)
-        loss.backward()
+        torch.autograd.backward(loss)
         _average_gradients(model)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizers.step(progress)
@@ -246,7 +255,7 @@ def train(model: LlamaForCausalLM, tokenizer: Tokenizer, budget: Budget) -> None
 def _compile_now(model: LlamaForCausalLM, source: Iterator[tuple[Tensor, Tensor]]) -> None:
     """Two passes without an update (the second of another shape), so that the minutes count training alone."""
     for _ in range(2):
-        loss_of(model, *next(source)).backward()
+        torch.autograd.backward(loss_of(model, *next(source)))
         model.zero_grad(set_to_none=True)
 
 
@@ -262,28 +271,24 @@ def _average_gradients(model: LlamaForCausalLM) -> None:
     flat = torch.cat([gradient.flatten() for gradient in gradients])
     dist.all_reduce(flat)
     flat /= dist.get_world_size()
-    for gradient, mean in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+    for gradient, mean in zip(gradients, torch.split(flat, [g.numel() for g in gradients]), strict=True):
         gradient.copy_(mean.view_as(gradient))
 
 
-@torch.no_grad()
 def heldout_loss(model: LlamaForCausalLM, tokenizer: Tokenizer, n_batches: int = 12) -> float:
     """Mean loss on documents that training never saw."""
     source = batches(tokenizer, first=HELDOUT_SEED)
-    return sum(loss_of(model, *next(source)).item() for _ in range(n_batches)) / n_batches
+    with torch.no_grad():
+        return sum(float(loss_of(model, *next(source))) for _ in range(n_batches)) / n_batches
 
 
 def export(model: LlamaForCausalLM, tokenizer: Tokenizer, folder: Path) -> None:
     """Writes the Hugging Face folder, weights in bf16."""
     folder.mkdir(parents=True, exist_ok=True)
     model.config.use_cache = True
-    end = tokenizer.token_to_id(END)
-    model.generation_config.update(
-        do_sample=True,
-        temperature=0.7,
-        top_p=0.95,
-        bos_token_id=tokenizer.token_to_id(BEGIN),
-        eos_token_id=end,
+    end = id_of(tokenizer, END)
+    model.generation_config = GenerationConfig(
+        do_sample=True, temperature=0.7, top_p=0.95, bos_token_id=id_of(tokenizer, BEGIN), eos_token_id=end
     )
     model.to(torch.bfloat16).save_pretrained(folder)
     tokenizer.save(str(folder / "tokenizer.json"))
@@ -320,7 +325,7 @@ def check(folder: Path) -> None:
 def write_heldout(path: Path) -> None:
     """Stories and conversations of seeds that training never used, one a block, "====" between."""
     blocks: list[str] = []
-    for i in range(12):
+    for i in range(8):
         rng = Random(2 * HELDOUT_SEED + i)
         blocks.append(plain_story(rng) if i % 2 == 0 else render(chat(rng)))
     path.write_text("\n====\n".join(blocks) + "\n", encoding="utf-8")
@@ -335,6 +340,11 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, help="train so many steps instead")
     parser.add_argument("--workers", type=int, default=2, help="processes of one thread each (default 2)")
     parser.add_argument("--seed", type=int, default=1, help="of the weights at the start")
+    parser.add_argument("--start", type=Path, help="go on from this folder's weights and tokenizer")
+    parser.add_argument(
+        "--first", type=int, default=0, help="number of the first training document (default 0)"
+    )
+    parser.add_argument("--peak", type=float, default=1.0, help="factor on the learning rates (default 1)")
     parser.add_argument("--out", type=Path, default=MODEL_FOLDER, help="folder to write")
     parser.add_argument("--heldout", action="store_true", help="only write the held-out text")
     return parser.parse_args()
@@ -347,7 +357,10 @@ def main() -> None:
         write_heldout(HELDOUT_FILE)
         return
     with tempfile.TemporaryDirectory() as meeting:
-        torch.multiprocessing.spawn(work, (given, f"file://{meeting}/point"), nprocs=given.workers)
+        point = f"file://{meeting}/point"
+        with ProcessPoolExecutor(given.workers, multiprocessing.get_context("spawn")) as pool:
+            for done in [pool.submit(work, rank, given, point) for rank in range(given.workers)]:
+                done.result()
 
 
 def work(rank: int, given: argparse.Namespace, meeting_point: str) -> None:
@@ -355,11 +368,15 @@ def work(rank: int, given: argparse.Namespace, meeting_point: str) -> None:
     dist.init_process_group("gloo", meeting_point, rank=rank, world_size=given.workers)
     torch.set_num_threads(1)
     torch.manual_seed(given.seed)
-    tokenizer = train_tokenizer()
-    model = build_model(tokenizer)
+    if given.start is None:
+        tokenizer = train_tokenizer()
+        model = build_model(tokenizer)
+    else:
+        tokenizer = Tokenizer.from_file(str(given.start / "tokenizer.json"))
+        model = LlamaForCausalLM.from_pretrained(given.start, dtype=torch.float32)
     if rank == 0:
         print(f"{model.num_parameters():,} parameters, {tokenizer.get_vocab_size()} tokens", flush=True)
-    train(model, tokenizer, Budget(given.minutes, given.steps))
+    train(model, tokenizer, Budget(given.minutes, given.steps), first=given.first, peak=given.peak)
     if rank == 0:
         finish(model, tokenizer, given.out)
     dist.destroy_process_group()

@@ -1,33 +1,17 @@
 """A story grammar: short, correct English stories, billions of them, each from a seed.
 
-`plots.txt` and `scenes.txt` hold the sentences. Their notation:
-
-    # ...              a comment
-    rule NAME          the lines that follow are alternatives for $NAME
-    plot NAME          a story, told by its beats in order
-    avoid TRAIT ...    the plot does not suit a hero of these traits
-    summary, moral     alternatives for the story in a sentence or two, and its lesson
-    beat               one of the lines that follow is told
-    beat?              ... or left out
-    para               a new paragraph begins
-    scene KIND         slots that a plot needs besides characters: `slot: text` lines
-    (tag) LINE         only where the story has the tag (a trait's group, a thing's kind)
-    [a|b|c]            one of these; may nest
-    {slot}  {Slot}     what the world says, as it is or with a capital
-    $rule              one line of the rule
-
+`plots.txt` and `scenes.txt` hold the sentences, in the notation of notation.py.
 Hero and friend always have different pronouns, so that "he" and "she" are clear.
 """
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, field
 from random import Random
 from typing import Literal
 
 from tools.storyteller import words
+from tools.storyteller.notation import GRAMMAR, Plot, Teller, article
 
 Length = Literal["short", "normal", "long"]
 PRONOUNS = {
@@ -45,9 +29,6 @@ SCENES_OF_PLOT = {
     "seed": ("plant",),
 }
 OPTIONAL_BEAT_CHANCE = {"short": 0.0, "normal": 0.5, "long": 1.0}
-_HERE = Path(__file__).parent
-_TOKEN = re.compile(r"\$(\w+)|\{(\w+)\}|\[([^\[\]]*)\]")
-_TAGGED = re.compile(r"\((\w+)\) (.*)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,131 +59,6 @@ class Story:
     later: str  # what happened next
     plot: str
     slots: dict[str, str] = field(repr=False)
-
-
-@dataclass(slots=True)
-class Plot:
-    """One shape of story, as plots.txt gives it."""
-
-    name: str
-    avoid: frozenset[str] = frozenset()
-    summary: list[str] = field(default_factory=list)
-    moral: list[str] = field(default_factory=list)
-    beats: list[tuple[str, list[str]]] = field(default_factory=list)  # ("beat" | "beat?" | "para", lines)
-
-
-@dataclass(slots=True)
-class Grammar:
-    """The two text files, read."""
-
-    rules: dict[str, list[str]] = field(default_factory=dict)
-    plots: dict[str, Plot] = field(default_factory=dict)
-    scenes: dict[str, list[dict[str, str]]] = field(default_factory=dict)
-
-
-def read_grammar(folder: Path = _HERE) -> Grammar:
-    """The grammar of `plots.txt` and `scenes.txt`."""
-    grammar = Grammar()
-    _read_plots((folder / "plots.txt").read_text(encoding="utf-8"), grammar)
-    _read_scenes((folder / "scenes.txt").read_text(encoding="utf-8"), grammar)
-    return grammar
-
-
-def _content(text: str) -> list[str]:
-    return [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
-
-
-def _read_plots(text: str, grammar: Grammar) -> None:
-    lines: list[str] = []
-    plot = Plot("")
-    for line in _content(text):
-        word, _, rest = line.partition(" ")
-        if word == "rule":
-            lines = grammar.rules.setdefault(rest, [])
-        elif word == "plot":
-            plot = grammar.plots.setdefault(rest, Plot(rest))
-        elif word == "avoid":
-            plot.avoid = frozenset(rest.split())
-        elif line in ("summary", "moral"):
-            lines = plot.summary if line == "summary" else plot.moral
-        elif line in ("beat", "beat?", "para"):
-            lines = []
-            plot.beats.append((line, lines))
-        else:
-            lines.append(line)
-
-
-def _read_scenes(text: str, grammar: Grammar) -> None:
-    scene: dict[str, str] = {}
-    for line in _content(text):
-        if line.startswith("scene "):
-            scene = {}
-            grammar.scenes.setdefault(line.removeprefix("scene "), []).append(scene)
-        else:
-            slot, _, value = line.partition(": ")
-            scene[slot] = value
-
-
-GRAMMAR = read_grammar()
-
-
-def article(phrase: str) -> str:
-    """`phrase` after the right one of "a" and "an"."""
-    silent_or_you = phrase.startswith(("honest", "hour", "uni", "useful", "use"))
-    vowel = phrase[0] in "aeiou"
-    an = vowel != silent_or_you if silent_or_you else vowel
-    return f"{'an' if an else 'a'} {phrase}"
-
-
-def capital(text: str) -> str:
-    """`text` with its first letter in upper case."""
-    return text[:1].upper() + text[1:]
-
-
-class Teller:
-    """Expands lines for one story: a world of slots, tags, and a source of chance.
-
-    A line of a rule is not told twice in a story while another one is left.
-    """
-
-    def __init__(self, slots: dict[str, str], tags: frozenset[str], rng: Random) -> None:
-        self.slots = slots
-        self.tags = tags
-        self.rng = rng
-        self._told: set[str] = set()
-
-    def pick(self, lines: list[str]) -> str:
-        """One of the lines whose tag fits; tagged ones that fit are preferred half of the time."""
-        tagged = [m[2] for line in lines if (m := _TAGGED.match(line)) and m[1] in self.tags]
-        plain = [line for line in lines if not _TAGGED.match(line)]
-        pool = tagged if tagged and (not plain or self.rng.random() < 0.5) else plain
-        line = self.rng.choice([line for line in pool if line not in self._told] or pool)
-        self._told.add(line)
-        return line
-
-    def tell(self, lines: list[str]) -> str:
-        """One of the lines, with everything in it filled in."""
-        return self.fill(self.pick(lines))
-
-    def fill(self, text: str) -> str:
-        """`text` with its rules, slots and choices replaced, innermost first."""
-        while match := _TOKEN.search(text):
-            text = text[: match.start()] + self._value(match) + text[match.end() :]
-        return text
-
-    def _value(self, match: re.Match[str]) -> str:
-        rule, slot, choice = match.groups()
-        if rule:
-            return self.fill(self.pick(GRAMMAR.rules[rule]))
-        if slot:
-            value = self.fill(self._slot(slot.lower()))
-            return capital(value) if slot[0].isupper() else value
-        return str(self.rng.choice(choice.split("|")))
-
-    def _slot(self, name: str) -> str:
-        if name != "who":
-            return self.slots[name]
-        return self.rng.choices((self.slots["name"], self.slots["hero"]), (3, 1))[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,7 +139,7 @@ def _hero_slots(hero: Character, trait: str, rng: Random) -> dict[str, str]:
     with_little = described
     if trait not in words.NEVER_LITTLE and rng.random() < 0.3:
         with_little = f"{trait} {rng.choice(('little', 'little', 'young'))} {hero.kind}".strip()
-    line = words.TRAITS[trait].line if trait else "{He} loved to {pastime}."
+    line = words.TRAITS[trait].line if trait else "{He} loved to {pastime2}."
     return PRONOUNS[hero.pronoun] | {
         "name": hero.name,
         "hero": f"the {hero.kind}",
@@ -360,12 +216,12 @@ def _scene_slots(plot: str, brief: Brief, rng: Random) -> dict[str, str]:
 
 
 def _chance_slots(rng: Random) -> dict[str, str]:
-    pastime, other = rng.sample(words.PASTIMES, 2)
+    pastimes = rng.sample(words.PASTIMES, 3)
     return {
-        "elder": rng.choice(words.ELDERS),
         "food": rng.choice(words.FOODS),
-        "pastime": pastime,
-        "pastime2": other,
+        "pastime": pastimes[0],
+        "pastime2": pastimes[1],
+        "pastime3": pastimes[2],
     }
 
 
@@ -392,7 +248,7 @@ def tell(brief: Brief, rng: Random) -> Story:
     hero, friend = _cast(brief, rng)
     slots = _chance_slots(rng) | _scene_slots(plot.name, brief, rng) | _place_slots(brief, rng)
     slots |= _hero_slots(hero, trait, rng) | _friend_slots(friend, rng) | _thing_slots(brief, rng)
-    slots |= {"elder": rng.choice([e for e in words.ELDERS if hero.kind not in e and friend.kind not in e])}
+    slots["elder"] = rng.choice([e for e in words.ELDERS if hero.kind not in e and friend.kind not in e])
     group = words.TRAITS[trait].group if trait else "plain"
     teller = Teller(slots, frozenset({group, thing_group(slots["obj"]), "any"}), rng)
     text = _tell_beats(plot, brief.length, teller)
@@ -422,8 +278,3 @@ def _tell_beats(plot: Plot, length: Length, teller: Teller) -> str:
     if length == "long":
         paragraphs.append([teller.tell(GRAMMAR.rules["later"])])
     return "\n\n".join(" ".join(sentences) for sentences in paragraphs)
-
-
-def without(brief: Brief, *fields: str) -> Brief:
-    """`brief` with these fields left to chance."""
-    return replace(brief, **dict.fromkeys(fields))

@@ -42,7 +42,7 @@ HE_ANIMAL_NAMES = (
 ).split()
 SHE_ANIMAL_NAMES = (
     "Clover Willow Pearl Luna Honey Misty Pepper Bella Dot Ginger Juniper Maple Nutmeg Petal Robin Snowdrop "
-    "Tansy Velvet Whisper Blossom Cherry Dora Feather Goldie Kiki Minnie Olivia Pippa Sunny Twinkle Bee"
+    "Tansy Velvet Whisper Blossom Cherry Dora Goldie Kiki Minnie Olivia Pippa Sunny Twinkle Bee"
 ).split()
 
 # (noun, pronoun or "" for either); people use GIRL_NAMES and BOY_NAMES
@@ -172,7 +172,9 @@ TRAITS = {
     "big": Trait("plain", "When {he} walked, the ground shook a little."),
 }
 FRIEND_ADJECTIVES = "friendly cheerful kind young old small big grey brown clever gentle quiet wise".split()
-NEVER_LITTLE = ("little", "young", "old", "small", "big", "tiny")  # take no second adjective of size or age
+NEVER_LITTLE = frozenset(  # traits that "little" or "young" can't follow
+    "little young old small big tiny red white blue purple green".split()
+)
 
 THINGS = {  # adjectives that suit it; "light" things fly off, "round" ones roll
     "light": "kite balloon feather hat scarf ribbon letter umbrella picture cap paper_boat flag shawl".split(),
