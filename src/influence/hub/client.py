@@ -78,7 +78,7 @@ class Hub:
         allowed_hubs: Collection[str] = (OFFICIAL,),
         **http_options: Any,
     ) -> None:
-        """`http_options` are those of Http: tries, on_wait, on_notice, clock, transport, n_connections."""
+        """`http_options` are those of Http: tries, n_connections, on_wait, on_notice, clock, ..."""
         self.endpoint = endpoint
         self.http = Http(endpoint, token=token, allowed_hubs=allowed_hubs, **http_options)
 

@@ -39,8 +39,8 @@ MAX_JSON_BYTES = 64 << 20
 # Bytes of a file that are read past to reach a range, where the host ignores ranges.
 _MAX_SKIPPED_BYTES = 64 << 20
 
-_CONNECT_S = 8.0  # a host that does not answer is said within 10 s
-_SILENCE_S = 30.0
+CONNECT_S = 8.0  # a host that does not answer is said within 10 s
+SILENCE_S = 30.0
 
 T = TypeVar("T")
 
@@ -61,6 +61,7 @@ def _ignore(*_: object) -> None:
 class Http:
     """Requests to one endpoint, and to where it sends us; usable from several threads.
 
+    A connection may take `connect_s` to open and be silent for `silence_s`.
     `on_wait(seconds, reason)` is called before each second of a wait,
     `on_notice(text)` once for each thing that the user should know. `transport`
     (of httpx2) and `clock` are given by tests.
@@ -74,6 +75,8 @@ class Http:
         allowed_hubs: Collection[str] = (OFFICIAL,),
         tries: int = 5,
         n_connections: int = 32,
+        connect_s: float = CONNECT_S,
+        silence_s: float = SILENCE_S,
         on_wait: OnWait = _ignore,
         on_notice: Callable[[str], None] = _ignore,
         clock: Clock | None = None,
@@ -88,7 +91,7 @@ class Http:
         self._on_notice = on_notice
         self._noticed: set[str] = set()
         self._noticing = threading.Lock()
-        self._client = _client(transport or open_transport(n_connections))
+        self._client = _client(transport or open_transport(n_connections), connect_s, silence_s)
 
     @property
     def has_token(self) -> bool:
@@ -304,7 +307,7 @@ def _same_list(url: str, link: str) -> str:
     return here._replace(query=there.query).geturl()
 
 
-def _client(transport: httpx2.BaseTransport) -> httpx2.Client:
+def _client(transport: httpx2.BaseTransport, connect_s: float, silence_s: float) -> httpx2.Client:
     import httpx2
 
     return httpx2.Client(
@@ -313,7 +316,7 @@ def _client(transport: httpx2.BaseTransport) -> httpx2.Client:
         follow_redirects=False,
         headers={"User-Agent": f"influence/{__version__}", "Accept": "*/*", "Accept-Encoding": "identity"},
         cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
-        timeout=httpx2.Timeout(connect=_CONNECT_S, read=_SILENCE_S, write=_SILENCE_S, pool=None),
+        timeout=httpx2.Timeout(connect=connect_s, read=silence_s, write=silence_s, pool=None),
     )
 
 

@@ -1,0 +1,79 @@
+"""What a download tells while it runs, in the order in which it happens, in the caller's thread."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """Everything is known: what will come, and what is here already."""
+
+    n_files: int
+    total_bytes: int
+    kept_bytes: int  # of total_bytes, from this folder and earlier runs
+    sha: str
+
+
+@dataclass(frozen=True, slots=True)
+class FileStarted:
+    """The first bytes of a file are asked for."""
+
+    path: str
+    size_bytes: int
+    kept_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Whole blocks on the disk, never fewer than the last time, never one that was thrown away twice counted."""
+
+    done_bytes: int
+    total_bytes: int
+    n_connections: int
+    files: tuple[tuple[str, int, int], ...]  # (path, done_bytes, size_bytes) of those under way
+
+
+@dataclass(frozen=True, slots=True)
+class FileDone:
+    """A file is whole and verified; it gets its name when all are."""
+
+    path: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """Nothing moves on purpose, for so many more seconds (None: until another process is done)."""
+
+    seconds: float | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Retrying:
+    """A try for a file failed; the next one begins."""
+
+    path: str
+    n_failed: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Restarted:
+    """All bytes of a file were there but not as published: it comes anew."""
+
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Installed:
+    """All files have their names, and the manifest is written."""
+
+    n_files: int
+    total_bytes: int
+
+
+Event = Planned | FileStarted | Progress | FileDone | Waiting | Retrying | Restarted | Installed
+OnEvent = Callable[[Event], None]
