@@ -146,7 +146,7 @@ class SafeFolder:
         """The names in a folder of ours; empty if it is not there."""
         try:
             with self._parent(f"{folder_name}/.") as (folder, _):
-                return sorted(os.listdir(folder))
+                return sorted(os.listdir(folder))  # noqa: PTH208  (a descriptor, not a path)
         except WriteFailed:
             return []
 
@@ -161,12 +161,11 @@ class SafeFolder:
             finally:
                 os.close(file)
             self.rename(temporary, name)
-        except OSError as error:
+        except (OSError, WriteFailed) as error:
             self.remove(temporary)
+            if isinstance(error, WriteFailed):
+                raise
             raise write_failed(self.path / name, error) from error
-        except WriteFailed:
-            self.remove(temporary)
-            raise
 
     def rename(self, old: str, new: str) -> None:
         """Give a flushed file its final name, replacing a file or a link of that name, and flush the folder."""
