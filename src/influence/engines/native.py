@@ -37,6 +37,11 @@ def kernel_names() -> list[str]:
     return list(_native.kernels.supported())
 
 
+def read_once(words: npt.NDArray[np.uint64]) -> None:
+    """Read every byte of `words` from memory as fast as a loop can; other threads of Python run meanwhile."""
+    _native.kernels.read_once(words)
+
+
 def load(
     spec: ModelSpec,
     weights: Weights,

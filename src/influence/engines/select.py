@@ -19,6 +19,7 @@ from typing import Literal
 
 from influence.engines import machine
 from influence.engines.base import Engine
+from influence.engines.estimate import activation_bytes
 from influence.errors import DeviceUnavailable, InvalidParameter, OutOfMemory
 from influence.models.model import Model
 from influence.models.spec import ModelSpec
@@ -28,9 +29,6 @@ Device = Literal["auto", "cpu", "metal", "cuda"]
 _NO_GPU_ENGINE = "this installation has no engine for GPUs"
 # What a driver leaves behind where there is a GPU that CUDA (or ROCm) can reach.
 _CUDA_TRACES = ("/dev/nvidia0", "/dev/nvidiactl", "/proc/driver/nvidia/version", "/dev/kfd", "/dev/dxg")
-
-# The native engine takes a long prompt in passes of at most this many tokens.
-_PASS_TOKENS = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +66,7 @@ def load_engine(
 
     n_blocks = -(-n_positions // native.BLOCK_SIZE)
     kv_bytes = n_blocks * native.BLOCK_SIZE * kv_bytes_per_token(model)
-    _require_memory(n_positions, kv_bytes + _scratch_bytes(model.spec))
+    _require_memory(n_positions, kv_bytes + activation_bytes(model.spec))
     return native.load(
         model.spec,
         model.weights,
@@ -153,9 +151,3 @@ def _require_memory(context: int, needed: int) -> None:
     available = machine.available_memory()
     if needed > available:
         raise OutOfMemory(f"a context of {context} positions", needed, available)
-
-
-def _scratch_bytes(spec: ModelSpec) -> int:
-    """An upper bound of the activations and logits of one pass, in float32."""
-    per_token = 6 * spec.hidden_size + 3 * spec.q_dim + 2 * spec.kv_dim + 3 * spec.intermediate_size
-    return 4 * (_PASS_TOKENS * per_token + spec.vocab_size)

@@ -1,0 +1,116 @@
+"""Whether a model fits a memory, and how fast it could decode: arithmetic, no model and no clock.
+
+    total(context) = weights + KV cache(context) + activations
+    tokens/s       = bandwidth / (weights read per token + KV cache read at half the context)
+
+Decoding one sequence is bound by memory: each token reads every weight once
+and the keys and values of all positions before it, which are half the context
+on average. The estimate is what a perfect engine would reach.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from influence.models.spec import ModelSpec
+from influence.models.survey import Survey
+
+# Positions in a block of the KV cache, the step by which it grows (csrc/kv_cache.h).
+KV_BLOCK = 64
+# The native engine takes a long prompt in passes of at most this many tokens.
+PASS_TOKENS = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Footprint:
+    """What running a model takes, in bytes, as a function of the context."""
+
+    spec: ModelSpec
+    bytes_by_dtype: Mapping[str, int]  # of the weights
+    decoded_bytes: int  # weights that one decoded token reads
+    kv_value_bytes: int  # of one number in the KV cache
+
+    @classmethod
+    def of(cls, survey: Survey) -> Footprint:
+        return cls(survey.spec, survey.bytes_by_dtype, survey.decoded_bytes, survey.kv_value_bytes)
+
+    @property
+    def weights_bytes(self) -> int:
+        return sum(self.bytes_by_dtype.values())
+
+    @property
+    def kv_bytes_per_token(self) -> int:
+        """One position, over all layers."""
+        return self.spec.kv_values_per_token * self.kv_value_bytes
+
+    @property
+    def activation_bytes(self) -> int:
+        return activation_bytes(self.spec)
+
+    def kv_bytes(self, context: int) -> int:
+        """The KV cache of one sequence; it grows by whole blocks."""
+        return -(-context // KV_BLOCK) * KV_BLOCK * self.kv_bytes_per_token
+
+    def total_bytes(self, context: int) -> int:
+        return self.weights_bytes + self.kv_bytes(context) + self.activation_bytes
+
+    def largest_context(self, available_bytes: int) -> int:
+        """The most positions that fit, at most the model's own limit; 0 if not even one block does."""
+        left = available_bytes - self.weights_bytes - self.activation_bytes
+        n_blocks = max(0, left) // (KV_BLOCK * self.kv_bytes_per_token)
+        return min(n_blocks * KV_BLOCK, self.spec.max_context)
+
+    def read_bytes_per_token(self, context: int) -> int:
+        """What decoding one token reads with half of the context filled; a window bounds its layer's part."""
+        n_positions = sum(
+            min(context // 2, window) if window is not None else context // 2
+            for window in self.spec.layer_window
+        )
+        return self.decoded_bytes + n_positions * 2 * self.spec.kv_dim * self.kv_value_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """A footprint at one context against the memory that is there."""
+
+    footprint: Footprint
+    context: int
+    available_bytes: int
+
+    @property
+    def needed_bytes(self) -> int:
+        return self.footprint.total_bytes(self.context)
+
+    @property
+    def fits(self) -> bool:
+        return self.needed_bytes <= self.available_bytes
+
+    @property
+    def largest_context(self) -> int:
+        return self.footprint.largest_context(self.available_bytes)
+
+    @property
+    def missing_bytes(self) -> int:
+        """How much more memory the context needs; 0 if it fits."""
+        return max(0, self.needed_bytes - self.available_bytes)
+
+    @property
+    def verdict(self) -> str:
+        """ "fits", "fits with --context N at most" or "does not fit"."""
+        if self.fits:
+            return "fits"
+        if self.largest_context:
+            return f"fits with --context {self.largest_context} at most"
+        return "does not fit"
+
+
+def activation_bytes(spec: ModelSpec) -> int:
+    """An upper bound of the activations and logits of one pass, in float32."""
+    per_token = 6 * spec.hidden_size + 3 * spec.q_dim + 2 * spec.kv_dim + 3 * spec.intermediate_size
+    return 4 * (PASS_TOKENS * per_token + spec.vocab_size)
+
+
+def decode_tokens_per_s(footprint: Footprint, context: int, bytes_per_s: float) -> float:
+    """The decoding speed of one sequence at a memory bandwidth: an upper bound."""
+    return bytes_per_s / footprint.read_bytes_per_token(context)
