@@ -17,6 +17,7 @@
     │   │   ├── LineBroken         one try: cut, stalled, too slow; another may succeed
     │   │   ├── LinkExpired        one try: a signed address is no longer good
     │   │   └── RangeRefused       one try: other bytes came than were asked for
+    │   ├── WriteFailed            the model's folder can't be written: full, read-only, a link in it
     │   └── IntegrityError         the bytes came, but are not those that were published
     ├── ModelError                 something about a model on this disk
     │   ├── ModelFilesMissing      a folder, or a file that must be in it, is not there
@@ -224,6 +225,14 @@ class LinkExpired(DownloadFailed):
 
 class RangeRefused(DownloadFailed):
     """Other bytes came than were asked for; none of them may be used."""
+
+
+class WriteFailed(HubError):
+    """The model's folder can't be written: the disk is full or read-only, a link lies in it."""
+
+    def __init__(self, path: Path, problem: str, *, hint: str) -> None:
+        super().__init__(f"{path}: {problem}", hint=hint)
+        self.path = path
 
 
 class IntegrityError(HubError):
