@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from support.fake_clock import FakeClock
 from support.fake_hub import FakeHub
+from support.hub_clients import Connect, trust
 
 from influence.hub.client import Hub
 from influence.hub.endpoint import Endpoint
 from influence.hub.token import Token
-
-PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
-
-Connect = Callable[..., Hub]
 
 
 @pytest.fixture(scope="module")
@@ -30,13 +27,6 @@ def fake_hub(running_hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> FakeHub:
     running_hub.reset()
     trust(running_hub, monkeypatch)
     return running_hub
-
-
-def trust(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SSL_CERT_FILE", str(hub.ca_file))
-    for name in PROXY_VARIABLES:
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.lower(), raising=False)
 
 
 @pytest.fixture

@@ -21,4 +21,4 @@ def clean_text(text: str, max_characters: int = 200) -> str:
         for character in plain
         if character.isspace() or unicodedata.category(character) not in _DROPPED
     )
-    return " ".join(shown.split())[:max_characters]
+    return " ".join(shown.split())[:max_characters].rstrip()

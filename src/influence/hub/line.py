@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 from influence.errors import HubError, HubUnreachable, InvalidAnswer, LineBroken
+from influence.hub.network import proxy_for
 from influence.hub.token import Token, redacted, shown_url
 
 _CERTIFICATE_HINT = (
@@ -53,7 +54,8 @@ def _unreachable(error: Exception, url: str, problem: str) -> HubUnreachable:
             hint=_CERTIFICATE_HINT,
             lasting=True,
         )
-    return HubUnreachable(host, problem)
+    proxy = shown_url(proxy_for(url))
+    return HubUnreachable(host, f"{problem}, through the proxy {proxy}" if proxy else problem)
 
 
 def _certificate_problem(error: BaseException | None) -> str:

@@ -25,6 +25,7 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from influence.errors import HubUnreachable
+from influence.hub.token import redacted, shown_url
 
 if TYPE_CHECKING:
     import ssl
@@ -117,15 +118,16 @@ def _direct(certificates: ssl.SSLContext, n_connections: int) -> httpx2.BaseTran
 def _proxied(proxy: str, certificates: ssl.SSLContext, n_connections: int) -> httpx2.BaseTransport:
     import httpx2
 
-    host = urlsplit(proxy).netloc.rpartition("@")[2]
     try:
         if urlsplit(proxy).scheme not in _PROXY_SCHEMES:
             raise ValueError(f"its URL must begin with one of {', '.join(_PROXY_SCHEMES)}")
         return httpx2.HTTPTransport(verify=certificates, limits=_limits(n_connections), proxy=proxy)
     except (ValueError, ImportError, httpx2.InvalidURL) as error:
-        problem = str(error) if host and host not in str(error) else "its URL can't be understood"
         raise HubUnreachable(
-            f"the proxy {host}", problem, hint="correct HTTPS_PROXY or ALL_PROXY, or unset it", lasting=True
+            f"the proxy {shown_url(proxy)}",
+            redacted(str(error)),
+            hint="correct HTTPS_PROXY or ALL_PROXY, or unset it",
+            lasting=True,
         ) from None
 
 

@@ -50,5 +50,8 @@ def redacted(text: str, token: Token | None = None) -> str:
 
 def shown_url(url: str) -> str:
     """The URL as messages show it: without user, query and fragment."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "an unreadable address"
     return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()

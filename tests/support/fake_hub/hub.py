@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import json
 import threading
+import zlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 from urllib.parse import parse_qs, quote, unquote, urlencode, urlsplit
@@ -192,7 +192,7 @@ class FakeHub:
         match urlsplit(request.path).path.split("/")[1:]:
             case [org, name, "resolve", revision, *rest]:
                 path = unquote("/".join(rest))
-                if mode := self._modes.take("hops", path):
+                if not request.path.endswith("?last") and (mode := self._modes.take("hops", path)):
                     return self._hop(request, mode)
                 refusal = self._refusal(request, f"{org}/{name}", gate=True)
                 return refusal or self._resolved(
@@ -325,5 +325,8 @@ def _error(status: int, code: str, message: str) -> Reply:
 
 
 def _bomb() -> bytes:
-    """A gigabyte of spaces, a megabyte on the wire."""
-    return gzip.compress(b" " * (1 << 20)) * 1024
+    """A gigabyte of spaces, a megabyte on the wire: one stream, of which every piece begins afresh."""
+    packer = zlib.compressobj(wbits=zlib.MAX_WBITS | 16)
+    head = packer.compress(b"[") + packer.flush(zlib.Z_FULL_FLUSH)
+    piece = packer.compress(b" " * (1 << 20)) + packer.flush(zlib.Z_FULL_FLUSH)
+    return head + piece * 1024
