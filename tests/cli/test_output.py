@@ -109,3 +109,16 @@ def test_a_note_without_a_terminal_is_a_plain_line(capsys: pytest.CaptureFixture
     with output.spinner("loading") as spinner:
         spinner.say("note: something")
     assert capsys.readouterr().err == "note: something\n"
+
+
+@pytest.mark.parametrize(
+    ("n", "text"),
+    [(0, "0"), (999, "999"), (1000, "1.0 k"), (134_515_008, "134.5 M"), (8_030_261_248, "8.0 B")],
+)
+def test_a_count_reads_in_thousands(n: int, text: str) -> None:
+    assert output.count(n) == text
+
+
+def test_a_cell_of_a_table_has_no_line_breaks() -> None:
+    assert output.one_line("a\nb\t c") == "a b c"
+    assert output.one_line("\n") == "'\\n'"

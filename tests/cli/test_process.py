@@ -163,3 +163,16 @@ def test_generate_opens_no_connection() -> None:
     )
     assert (done.returncode, done.stderr) == (0, b"")
     assert done.stdout.strip()
+
+
+@pytest.mark.parametrize("args", [("list",), ("show", MODEL), ("plan", MODEL)], ids=" ".join)
+def test_looking_at_models_opens_no_connection(args: tuple[str, ...]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "influence.cli.sealed", *args, "--json"],
+        capture_output=True,
+        timeout=60,
+        env=environment(),
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert json.loads(done.stdout)

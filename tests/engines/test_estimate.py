@@ -18,6 +18,7 @@ from influence.models.model import open_model
 from influence.models.reading import Sizes
 from influence.models.spec import ModelSpec, Rope
 from influence.models.survey import survey
+from influence.weights.tensor import DType
 
 GIB = 1 << 30
 
@@ -89,10 +90,10 @@ def test_a_window_bounds_what_its_layer_reads() -> None:
 
 @pytest.mark.parametrize("dtype", ["F32", "BF16"])
 def test_the_kv_cache_is_that_of_the_native_engine(
-    tmp_path_factory: pytest.TempPathFactory, dtype: str
+    tmp_path_factory: pytest.TempPathFactory, dtype: DType
 ) -> None:
     for name in BY_NAME:
-        folder = make_checkpoint(BY_NAME[name], tmp_path_factory.mktemp("model"), dtype)  # type: ignore[arg-type]
+        folder = make_checkpoint(BY_NAME[name], tmp_path_factory.mktemp("model"), dtype)
         model = open_model(folder)
         sizes = survey(Config.load(folder / "config.json"), model.checkpoint.infos)
         footprint = Footprint.of(sizes)

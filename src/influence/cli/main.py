@@ -18,6 +18,9 @@ COMMANDS = {
     "doctor": "influence.cli.commands.doctor:doctor",
     "generate": "influence.cli.commands.generate:generate",
     "inspect": "influence.cli.commands.inspect:inspect",
+    "list": "influence.cli.commands.list:list_models",
+    "plan": "influence.cli.commands.plan:plan",
+    "show": "influence.cli.commands.show:show",
 }
 
 

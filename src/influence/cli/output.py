@@ -111,6 +111,19 @@ def size(n_bytes: int) -> str:
     return f"{n_bytes} bytes"
 
 
+def count(n: int) -> str:
+    """A large number for people: "1.1 B", "135.0 M"."""
+    for unit, scale in (("B", 1e9), ("M", 1e6), ("k", 1e3)):
+        if n >= scale:
+            return f"{n / scale:.1f} {unit}"
+    return str(n)
+
+
+def one_line(text: str) -> str:
+    """`text` without line breaks and tabs, which would tear a table."""
+    return " ".join(text.split()) if text.strip() else repr(text)
+
+
 def columns(rows: Sequence[Sequence[str]]) -> str:
     """Rows of text with aligned columns; the last column is as long as it is."""
     if not rows:

@@ -1,0 +1,110 @@
+"""What is known of a model folder on this disk: facts that `list`, `show` and `plan` share.
+
+The shelf is ./models/; a folder there may be a download, with a manifest of
+where it came from, or the user's own.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from influence.cli.model_path import MODELS_FOLDER
+from influence.errors import InfluenceError
+from influence.models.config import Config
+from influence.models.survey import Survey, survey
+from influence.weights.checkpoint import Checkpoint
+
+if TYPE_CHECKING:
+    from influence.hub.manifest import Manifest
+
+_MAX_README_BYTES = 4 << 20
+_MAX_LICENCE_SHOWN = 80  # characters
+# The metadata that a model card on the Hub begins with, and the two keys that name the licence.
+_FRONT_MATTER = re.compile(r"---\n(.*?)\n---(?:\n|\Z)", re.DOTALL)
+_LICENCE = re.compile(r"^license:[ \t]*(?:\n[ \t]*-[ \t]*)?(\S.*)$", re.MULTILINE)
+_LICENCE_NAME = re.compile(r"^license_name:[ \t]*(\S.*)$", re.MULTILINE)
+
+
+def folders() -> Iterator[Path]:
+    """The folders on the shelf, by name; hidden ones are nobody's model."""
+    if MODELS_FOLDER.is_dir():
+        yield from sorted(
+            path for path in MODELS_FOLDER.iterdir() if path.is_dir() and not path.name.startswith(".")
+        )
+
+
+def survey_folder(folder: Path) -> Survey:
+    """The model in `folder`, from its config and the headers of its weights; raises ModelError."""
+    config = Config.load(folder / "config.json")
+    with Checkpoint.open(folder) as checkpoint:
+        return survey(config, checkpoint.infos)
+
+
+def size_on_disk(folder: Path) -> int:
+    """Bytes of the files that lie in the folder itself, where all of a model's do."""
+    return sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
+
+
+def facts(folder: Path) -> dict[str, Any]:
+    """What `list` says of a sound model; raises ModelError."""
+    found = survey_folder(folder)
+    return {
+        "architecture": found.model_type,
+        "parameters": found.n_parameters,
+        "dtype": found.dtype,
+        "size_bytes": size_on_disk(folder),
+        "context": found.spec.max_context,
+    }
+
+
+def manifest(folder: Path) -> Manifest | None:
+    """Where a download came from; None for the user's own folder, or if the manifest can't be read."""
+    from influence.hub.manifest import read_manifest
+    from influence.hub.safe_folder import SafeFolder
+
+    try:
+        with SafeFolder(folder) as safe:
+            return read_manifest(safe)
+    except InfluenceError:
+        return None
+
+
+def origin(folder: Path) -> dict[str, Any]:
+    """The repository, commit and time of the last verification; each None if not known."""
+    found = manifest(folder)
+    if found is None:
+        return {"repo": None, "commit": None, "verified_at": None}
+    return {"repo": str(found.repo), "commit": str(found.sha), "verified_at": _date(found.verified_at)}
+
+
+def _date(seconds: float) -> str | None:
+    """ISO 8601 in UTC; a manifest is a file, and its number may be no time at all."""
+    try:
+        return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
+    except (ValueError, OverflowError, OSError, TypeError):
+        return None
+
+
+def licence(folder: Path) -> str | None:
+    """The licence that the model card names; None if there is no card, or it names none."""
+    from influence.text.model_files import read_text
+
+    try:
+        text = read_text(folder / "README.md", _MAX_README_BYTES)
+    except InfluenceError:
+        return None
+    card = _FRONT_MATTER.match(text or "")
+    if card is None:
+        return None
+    named = _LICENCE.search(card[1])
+    if named and _unquoted(named[1]) == "other":
+        named = _LICENCE_NAME.search(card[1]) or named
+    return _unquoted(named[1])[:_MAX_LICENCE_SHOWN] if named else None
+
+
+def _unquoted(value: str) -> str:
+    return value.partition(" #")[0].strip().strip("\"'")
