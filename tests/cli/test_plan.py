@@ -121,7 +121,7 @@ def test_a_plan_reads_as_text_too(influence: Run) -> None:
     titles = [line.split("  ")[0] for line in text.splitlines()]
     assert titles == ["model", "weights", "kv cache", "activations", "memory", "disk", "verdict", "speed"]
     assert "fits; the largest context that does is 1024" in text
-    assert "tokens/s (memory is read at 10.0 GB/s)" in text
+    assert "tokens/s, at this memory's 10.0 GB/s" in text
 
 
 def test_a_refused_model_is_refused_with_the_reason(influence: Run, model_copy: Path) -> None:

@@ -5,7 +5,8 @@
 
 Decoding one sequence is bound by memory: each token reads every weight once
 and the keys and values of all positions before it, which are half the context
-on average. The estimate is what a perfect engine would reach.
+on average. The estimate is what a perfect engine would reach with a model that
+is larger than the processor's caches.
 """
 
 from __future__ import annotations
@@ -112,5 +113,5 @@ def activation_bytes(spec: ModelSpec) -> int:
 
 
 def decode_tokens_per_s(footprint: Footprint, context: int, bytes_per_s: float) -> float:
-    """The decoding speed of one sequence at a memory bandwidth: an upper bound."""
+    """The decoding speed of one sequence at a memory bandwidth, by an engine that wastes none of it."""
     return bytes_per_s / footprint.read_bytes_per_token(context)

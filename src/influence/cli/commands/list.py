@@ -54,12 +54,18 @@ def _entry(folder: Path) -> dict[str, Any]:
 def _as_text(models: list[dict[str, Any]]) -> str:
     sound = [_row(model) for model in models if model["problem"] is None]
     broken = [
-        (output.one_line(model["name"]), f"can't be run: {output.one_line(model['problem'])}")
+        (output.one_line(model["name"]), f"can't be run: {output.one_line(_short_problem(model))}")
         for model in models
         if model["problem"] is not None
     ]
     tables = [output.columns([_HEADINGS, *sound]) if sound else "", output.columns(broken)]
     return "\n\n".join(table for table in tables if table) + "\n"
+
+
+def _short_problem(model: dict[str, Any]) -> str:
+    """The problem without the folder, which stands before it in the table."""
+    problem: str = model["problem"]
+    return problem.removeprefix(model["folder"]).lstrip(":/ ")
 
 
 def _row(model: dict[str, Any]) -> tuple[str, ...]:

@@ -46,7 +46,7 @@ def plan(model: str, context: int | None, as_json: bool) -> None:
     """Say whether this machine can run MODEL, from its config and the headers of its weights.
 
     MODEL is a folder, a downloaded ORG/NAME (in ./models/), or `demo`. The
-    speed is the best that this machine's memory allows, by a short measurement.
+    speed is what this machine's memory allows, by a short measurement.
 
     \b
     influence plan demo
@@ -180,8 +180,8 @@ def _verdict(facts: dict[str, Any]) -> str:
 
 def _speed(speed: dict[str, Any]) -> str:
     rate = speed["decode_tokens_per_s"]
-    memory = f"memory is read at {speed['memory_bytes_per_s'] / 1e9:.1f} GB/s"
+    memory = f"this memory's {speed['memory_bytes_per_s'] / 1e9:.1f} GB/s"
     if rate is None:
-        return f"as slow as the disk ({memory})"
+        return f"as slow as the disk, not {memory}"
     shown = f"{rate:.1f}" if rate < 10 else f"{rate:.0f}"
-    return f"up to {shown} tokens/s ({memory})"
+    return f"about {shown} tokens/s, at {memory}"
