@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-import errno
-import os
 import random
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.downloads import (
+    BLOCK,
+    CONTENT,
+    NEW,
+    NEWER,
+    OLD,
+    ORIGIN,
+    content_of,
+    fetch,
+    listing,
+    one_file,
+    options,
+    own_files,
+)
 from support.memory_source import (
     Fault,
     FreeClock,
@@ -23,7 +33,6 @@ from support.memory_source import (
     expired,
     flipped,
     other_range,
-    remote,
     some_bytes,
     too_much,
 )
@@ -31,52 +40,10 @@ from support.memory_source import (
 from influence.errors import DownloadFailed, IntegrityError, LineBroken, UnsafeName, WriteFailed
 from influence.hub import events
 from influence.hub.fetch import Tuner
-from influence.hub.manifest import Manifest, read_manifest
+from influence.hub.manifest import read_manifest
 from influence.hub.records import RemoteFile
-from influence.hub.safe_folder import FileSystem, SafeFolder
-from influence.hub.transfer import Options, Origin, download, finish_pending
-
-ORIGIN = Origin("org/name", "main", "a" * 40, "https://hub.test")
-NEWER = Origin("org/name", "main", "b" * 40, "https://hub.test")
-BLOCK = 4096
-CONTENT = some_bytes(50_001)
-OLD = {"config.json": b"{}", "model.safetensors": some_bytes(30_000, seed=1), "gone.txt": b"old"}
-NEW = {"config.json": b'{"a": 1}', "model.safetensors": some_bytes(40_000, seed=2), "sub/new.txt": b""}
-
-
-def options(**changes: object) -> Options:
-    facts: dict[str, object] = {
-        "connections": 3,
-        "smallest_block_bytes": BLOCK,
-        "span_bytes": 4 * BLOCK,
-        "clock": FreeClock(),
-    }
-    return Options(**{**facts, **changes})  # type: ignore[arg-type]
-
-
-def listing(contents: dict[str, bytes]) -> list[RemoteFile]:
-    return [remote(path, content, large=path.endswith(".safetensors")) for path, content in contents.items()]
-
-
-def fetch(source: MemorySource, folder: Path, origin: Origin = ORIGIN, **changes: object) -> Manifest:
-    return download(source, origin, listing(source.contents), folder, options=options(**changes))
-
-
-def content_of(folder: Path) -> dict[str, bytes]:
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes()
-        for path in folder.rglob("*")
-        if path.is_file() and ".influence" not in path.parts
-    }
-
-
-def own_files(folder: Path) -> set[str]:
-    own = folder / ".influence"
-    return {path.relative_to(own).as_posix() for path in own.rglob("*") if path.is_file()}
-
-
-def one_file(*faults: Fault) -> MemorySource:
-    return MemorySource({"model.safetensors": CONTENT}, *faults)
+from influence.hub.safe_folder import SafeFolder
+from influence.hub.transfer import download
 
 
 def test_a_model_of_many_files_arrives_whole_with_its_manifest_last(tmp_path: Path) -> None:
@@ -290,119 +257,6 @@ def test_a_disk_that_is_too_small_is_said_before_a_byte_moves_d42(
     with pytest.raises(WriteFailed, match="50001 bytes are to come, but the disk has only 1000 free"):
         fetch(source, tmp_path)
     assert source.requests == []
-
-
-class FailingSystem(FileSystem):
-    """Fails the call of one number, or dies there; `n_calls` tells how many there were."""
-
-    def __init__(self, fail_at: int, code: int) -> None:
-        self.n_calls, self._fail_at, self._code = 0, fail_at, code
-        self._lock = threading.Lock()
-
-    def _call(self) -> None:
-        with self._lock:
-            self.n_calls += 1
-            if self.n_calls == self._fail_at:
-                raise OSError(self._code, os.strerror(self._code))
-
-    def write(self, file: int, data: bytes) -> int:
-        self._call()
-        return super().write(file, data)
-
-    def write_at(self, file: int, data: bytes | memoryview, position: int) -> int:
-        self._call()
-        return super().write_at(file, data, position)
-
-    def truncate(self, file: int, size_bytes: int) -> None:
-        self._call()
-        super().truncate(file, size_bytes)
-
-    def flush(self, file: int) -> None:
-        self._call()
-        super().flush(file)
-
-    def rename(self, old: str, old_folder: int, new: str, new_folder: int) -> None:
-        self._call()
-        super().rename(old, old_folder, new, new_folder)
-
-    def unlink(self, name: str, folder: int) -> None:
-        self._call()
-        super().unlink(name, folder)
-
-
-def test_any_call_to_the_disk_may_fail_and_the_next_run_makes_it_good_d3_d42_d43(tmp_path: Path) -> None:
-    """Sweeps over all calls of an update; after each failure the folder is old, new, or made new offline."""
-    code = {0: errno.ENOSPC, 1: errno.EIO, 2: errno.EDQUOT}
-    for fail_at in range(1, 1000):
-        folder = tmp_path / str(fail_at)
-        fetch(MemorySource(OLD), folder)
-        system = FailingSystem(fail_at, code[fail_at % 3])
-        try:
-            fetch(MemorySource(NEW), folder, NEWER, system=system, connections=1)
-        except WriteFailed as failure:
-            assert failure.hint
-        check_old_or_new(folder)
-        if system.n_calls < fail_at:
-            break
-        fetch(MemorySource(NEW), folder, NEWER)
-        assert content_of(folder) == NEW
-        assert own_files(folder) == {"manifest.json", "lock"}
-    assert 30 < fail_at < 999
-
-
-def check_old_or_new(folder: Path) -> None:
-    """What the next process sees, after the recovery that needs no network."""
-    with SafeFolder(folder) as safe:
-        finish_pending(safe)
-        manifest = read_manifest(safe)
-    assert manifest is not None
-    assert content_of(folder) == (OLD if manifest.sha == ORIGIN.sha else NEW)
-
-
-CHILD = """
-import sys
-from pathlib import Path
-from support.memory_source import MemorySource, remote, some_bytes
-from influence.hub.transfer import Options, Origin, download
-size, folder = int(sys.argv[1]), Path(sys.argv[2])
-content = some_bytes(size)
-source = MemorySource({"model.safetensors": content})
-source.chunk_bytes = 4096
-def ready(event): print(type(event).__name__, flush=True)
-download(source, Origin("org/name", "main", "a" * 40, "https://hub.test"), [remote("model.safetensors", content)],
-         folder, on_event=ready, options=Options(connections=2, smallest_block_bytes=4096, span_bytes=1 << 20))
-print("served", source.bytes_served, flush=True)
-"""
-
-
-def child(folder: Path, size: int) -> subprocess.Popen[str]:
-    paths = os.pathsep.join(["src", "tests"])
-    environment = {**os.environ, "PYTHONPATH": paths}
-    root = Path(__file__).resolve().parent.parent.parent
-    return subprocess.Popen(
-        [sys.executable, "-c", CHILD, str(size), str(folder)],
-        cwd=root, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
-
-
-def test_twenty_kills_at_any_moment_end_with_the_right_bytes_d2_d3_d40(tmp_path: Path) -> None:
-    size, chance = 24 << 20, random.Random(0)
-    for _ in range(20):
-        with child(tmp_path, size) as process:
-            assert process.stdout is not None
-            process.stdout.readline()  # Planned: it begins
-            try:
-                process.wait(chance.random() * 0.02)
-            except subprocess.TimeoutExpired:
-                process.kill()
-        assert not (tmp_path / "model.safetensors").exists() or content_of(tmp_path)[
-            "model.safetensors"
-        ] == some_bytes(size)
-    with child(tmp_path, size) as process:
-        output = process.communicate(timeout=20)[0]
-    assert process.returncode == 0, output
-    assert content_of(tmp_path) == {"model.safetensors": some_bytes(size)}
-    assert own_files(tmp_path) == {"manifest.json", "lock"}
 
 
 def test_of_two_downloads_into_one_folder_one_waits_and_fetches_nothing_d39(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from influence.errors import WriteFailed
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+UNFINISHED = ".new"  # ends the name of a file that is being written whole
 _LINK_ERRORS = (errno.ELOOP, errno.ENOTDIR)
 
 
@@ -152,7 +153,7 @@ class SafeFolder:
 
     def write_whole(self, name: str, content: bytes) -> None:
         """A file with this content, or no change at all, even if the power fails."""
-        temporary = f"{name}.{secrets.token_hex(4)}.new"
+        temporary = f"{name}.{secrets.token_hex(4)}{UNFINISHED}"
         file = self.open(temporary, write=True, new=True)
         try:
             try:

@@ -27,6 +27,7 @@ from influence.hub.journal import Part, block_bytes_of, done_name, measure, part
 from influence.hub.manifest import (
     LOCK,
     MANIFEST,
+    OWN_FOLDER,
     PARTS,
     PENDING,
     FileRecord,
@@ -36,7 +37,7 @@ from influence.hub.manifest import (
 )
 from influence.hub.names import check_file_names
 from influence.hub.records import RemoteFile
-from influence.hub.safe_folder import SYSTEM, FileSystem, SafeFolder
+from influence.hub.safe_folder import SYSTEM, UNFINISHED, FileSystem, SafeFolder
 from influence.hub.source import Source
 
 _MARGIN_BYTES = 64 << 20  # that stay free on the disk
@@ -114,6 +115,18 @@ def _try_lock(file: int) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+def finish_if_idle(folder: SafeFolder) -> None:
+    """`finish_pending`, unless there is nothing to finish or another process is at it."""
+    if folder.status(PENDING) is None:
+        return
+    file = folder.open(LOCK, write=True)
+    try:
+        if _try_lock(file):
+            finish_pending(folder)
+    finally:
+        os.close(file)
 
 
 def finish_pending(folder: SafeFolder) -> None:
@@ -257,6 +270,7 @@ class _Download:
         write_manifest(self._folder, manifest, PENDING)
         finish_pending(self._folder)
         self._remove_unwanted((), waiting=True)
+        self._remove_unfinished_writes()
         self._on_event(Installed(len(records), sum(record.size_bytes for record in records)))
         return manifest
 
@@ -275,6 +289,12 @@ class _Download:
         for name in self._folder.names(PARTS):
             if name.split(".")[0] not in keys and (waiting or not name.endswith(".done")):
                 self._folder.remove(f"{PARTS}/{name}")
+
+    def _remove_unfinished_writes(self) -> None:
+        """What `write_whole` had not named when its process was killed."""
+        for name in self._folder.names(OWN_FOLDER):
+            if name.endswith(UNFINISHED):
+                self._folder.remove(f"{OWN_FOLDER}/{name}")
 
 
 def _counted(path: str, chunks: Iterator[bytes]) -> int:
