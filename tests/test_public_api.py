@@ -10,9 +10,9 @@ from pathlib import Path
 from types import FunctionType
 
 import pytest
-from support.cli import run_python
 
 import influence
+from support.cli import run_python
 
 PROJECT = Path(__file__).resolve().parent.parent
 

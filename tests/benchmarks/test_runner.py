@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
-from tools.make_random_model import SHAPES, write_model
 
 from influence.models.model import open_model
 from native_backend import NativeBackend
 from runner import CHUNK, Runner
+from tools.make_random_model import SHAPES, write_model
 
 
 class Counting:

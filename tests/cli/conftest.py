@@ -7,9 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support.cli import Outcome, run
 
 from influence import demo
+from support.cli import Outcome, run
 
 
 @pytest.fixture

@@ -8,10 +8,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from support.cli import Outcome
 
 from influence.cli import sealed
 from influence.cli.commands import doctor
+from support.cli import Outcome
 
 Run = Callable[..., Outcome]
 

@@ -11,11 +11,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support.cli import MODEL, Outcome
 
 from influence.cli import output
 from influence.engines import machine, select
 from influence.errors import NumericError
+from support.cli import MODEL, Outcome
 
 ONCE = ("generate", "Once upon a time", "-m", MODEL, "--raw")
 Run = Callable[..., Outcome]

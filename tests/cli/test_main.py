@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 
 import click
 import pytest
-from support.cli import MODEL, Outcome, run_python
 
 from influence import __version__
 from influence.cli.main import influence as cli
+from support.cli import MODEL, Outcome, run_python
 
 HEAVY = {"numpy", "tokenizers", "jinja2", "psutil", "rich", "torch", "subprocess", "socket", "asyncio"}
 NEVER = {"torch", "transformers", "safetensors", "huggingface_hub", "requests", "httpx", "httpx2", "rich"}

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.cli import MODEL, Outcome
 
 from influence import demo
 from influence.cli.commands import plan
@@ -17,6 +16,7 @@ from influence.errors import InvalidParameter
 from influence.models.config import Config
 from influence.models.model import open_model
 from influence.weights.safetensors import read_header
+from support.cli import MODEL, Outcome
 
 Run = Callable[..., Outcome]
 PLENTY = 1 << 40

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+
 from support.cli import MODEL, command, environment, run_process
 
 ONCE = ("generate", "Once upon a time", "-m", MODEL)

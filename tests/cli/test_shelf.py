@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.cli import MODEL, Outcome
 
 from influence import demo
 from influence.cli import shelf
 from influence.hub.manifest import Manifest, write_manifest
 from influence.hub.safe_folder import SafeFolder
+from support.cli import MODEL, Outcome
 
 Run = Callable[..., Outcome]
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

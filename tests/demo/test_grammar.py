@@ -6,6 +6,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
+
 from tools.storyteller import words
 from tools.storyteller.conversation import chat, document
 from tools.storyteller.grammar import SCENES_OF_PLOT, Brief, tell

@@ -7,9 +7,9 @@ import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.kernel_cases import SIZES, Floats, each_table, floats
 
 from influence._native import kernels
+from support.kernel_cases import SIZES, Floats, each_table, floats
 
 SLOTS = 64
 each_cache = pytest.mark.parametrize("cache", [np.float32, np.float16], ids=["f32", "f16"])

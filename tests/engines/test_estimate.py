@@ -7,7 +7,6 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.checkpoints import BY_NAME, architecture_of, make_checkpoint
 
 from influence import demo
 from influence.engines import machine, native, select
@@ -19,6 +18,7 @@ from influence.models.reading import Sizes
 from influence.models.spec import ModelSpec, Rope
 from influence.models.survey import survey
 from influence.weights.tensor import DType
+from support.checkpoints import BY_NAME, architecture_of, make_checkpoint
 
 GIB = 1 << 30
 

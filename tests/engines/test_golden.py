@@ -12,14 +12,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.cases import Case
-from support.checkpoints import make_checkpoint
 
 from influence.engines import native
 from influence.engines.base import Engine, Step
 from influence.engines.reference import ReferenceEngine
 from influence.models.model import Model, open_model
 from influence.models.registry import FAMILIES
+from support.cases import Case
+from support.checkpoints import make_checkpoint
 
 GOLDEN = Path(__file__).resolve().parent.parent / "golden"
 TOLERANCE = 2e-4

@@ -12,10 +12,10 @@ import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.bfloat16 import from_bfloat16, to_bfloat16
-from support.kernel_cases import SIZES, Floats, as_weights, each_dtype, each_table, floats, widened
 
 from influence._native import Activation, kernels
+from support.bfloat16 import from_bfloat16, to_bfloat16
+from support.kernel_cases import SIZES, Floats, as_weights, each_dtype, each_table, floats, widened
 
 
 def matmul(table: str, dtype: str, x: Floats, w: npt.NDArray[np.generic]) -> Floats:

@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from influence.engines.reference import ReferenceEngine
-from support.random_specs import Extras, extras, random_weights, small_spec, specs
 
 from influence.engines import native
 from influence.engines.base import Engine, Session, Step
+from influence.engines.reference import ReferenceEngine
 from influence.models.binding import Weights
 from influence.models.spec import ModelSpec, Rope
+from support.random_specs import Extras, extras, random_weights, small_spec, specs
 
 LAW = settings(max_examples=40, deadline=None, derandomize=True)
 Maker = Callable[[ModelSpec, Weights], Engine]

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
-from support.random_specs import random_weights, small_spec
 
 from influence.engines.base import Step
 from influence.engines.reference import ACTIVATIONS, ReferenceEngine, rotate, softcap
@@ -19,6 +18,7 @@ from influence.models.binding import Weights
 from influence.models.model import open_model
 from influence.models.spec import ModelSpec, Rope, RopeScaling
 from influence.weights.tensor import Tensor
+from support.random_specs import random_weights, small_spec
 
 Rows = npt.NDArray[np.float32]
 GREEDY = SamplingParams(temperature=0.0)

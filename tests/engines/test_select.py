@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.checkpoints import BY_NAME, make_checkpoint
 
 from influence.engines import machine, native, select
 from influence.errors import DeviceUnavailable, InvalidParameter, OutOfMemory
 from influence.models.model import Model, open_model
+from support.checkpoints import BY_NAME, make_checkpoint
 
 
 @pytest.fixture(scope="module")

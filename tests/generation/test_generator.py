@@ -10,8 +10,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from support.fake_engine import PIECES, FakeDetokenizer, FakeEngine, fake_spec
-from support.generation_oracle import Expected, expected_of
 
 from influence.engines.sampling import SamplingParams
 from influence.errors import (
@@ -28,6 +26,8 @@ from influence.generation.events import Completion, Finished, Stream, TextDelta
 from influence.generation.generator import Generator
 from influence.generation.params import GenerationParams
 from influence.models.spec import RopeScaling
+from support.fake_engine import PIECES, FakeDetokenizer, FakeEngine, fake_spec
+from support.generation_oracle import Expected, expected_of
 
 EOS = 31
 PROMPT = [3, 1, 4, 1, 5, 9, 2, 6]

@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.fake_engine import FakeDetokenizer
-from support.random_specs import random_weights, small_spec
 
 from influence.engines.reference import ReferenceEngine
 from influence.engines.sampling import SamplingParams
@@ -18,6 +16,8 @@ from influence.generation.params import GenerationParams
 from influence.models.model import open_model
 from influence.models.spec import Rope, RopeScaling
 from influence.text.tokenizer import Tokenizer
+from support.fake_engine import FakeDetokenizer
+from support.random_specs import random_weights, small_spec
 
 
 def greedy(max_tokens: int, **values: object) -> GenerationParams:

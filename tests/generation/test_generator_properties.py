@@ -8,14 +8,14 @@ from dataclasses import dataclass
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.fake_engine import FakeDetokenizer, FakeEngine
-from support.generation_oracle import Expected, expected_of
 
 from influence.engines.sampling import SamplingParams
 from influence.errors import NumericError
 from influence.generation.events import Finished, Stream, TextDelta
 from influence.generation.generator import Generator
 from influence.generation.params import GenerationParams
+from support.fake_engine import FakeDetokenizer, FakeEngine
+from support.generation_oracle import Expected, expected_of
 
 EOS = frozenset({31})
 POISON = 29

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.fake_engine import FakeEngine, FakeSession, fake_spec
 
 from influence.generation.prefix_cache import PrefixCache
 from influence.models.spec import RopeScaling
+from support.fake_engine import FakeEngine, FakeSession, fake_spec
 
 PROPERTY = settings(derandomize=True, deadline=None)
 

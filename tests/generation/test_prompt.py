@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.made_tokenizers import added_token, byte_level, spm
 
 from influence.errors import InvalidParameter, TokenizerError
 from influence.generation.prompt import build_chat_prompt, build_prompt, encode_text
 from influence.text.chat_template import ChatTemplate
 from influence.text.tokenizer import Tokenizer
+from support.made_tokenizers import added_token, byte_level, spm
 
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content | trim }}<|im_end|>\n{% endfor %}"

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.fake_engine import PIECES, FakeDetokenizer, whole_text
 
 from influence.generation.stop import CompletionText, StopMatcher, find_stop, held_length
+from support.fake_engine import PIECES, FakeDetokenizer, whole_text
 
 PROPERTY = settings(derandomize=True, deadline=None, max_examples=300)
 TEXT = st.text("ab€", max_size=20)

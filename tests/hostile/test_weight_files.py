@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 import safetensors
-from support.safetensors_files import safetensors_file
 
 from influence.errors import InfluenceError, InvalidCheckpoint
 from influence.weights.checkpoint import Checkpoint
 from influence.weights.safetensors import MAX_HEADER_BYTES
+from support.safetensors_files import safetensors_file
 
 # Opens a checkpoint in a process of its own; prints the error, the seconds, and by how much the peak grew.
 PROBE = """

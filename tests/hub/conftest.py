@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from support.fake_clock import FakeClock
-from support.fake_hub import FakeHub
-from support.hub_clients import Connect, trust
 
 from influence.hub.client import Hub
 from influence.hub.endpoint import Endpoint
 from influence.hub.token import Token
+from support.fake_clock import FakeClock
+from support.fake_hub import FakeHub
+from support.hub_clients import Connect, trust
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,10 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+from influence.errors import WriteFailed
+from influence.hub.manifest import read_manifest
+from influence.hub.safe_folder import FileSystem, SafeFolder
+from influence.hub.transfer import finish_pending
 from support.downloads import (
     BLOCK,
     NEW,
@@ -24,11 +28,6 @@ from support.downloads import (
     own_files,
 )
 from support.memory_source import MemorySource, MemoryStream, some_bytes
-
-from influence.errors import WriteFailed
-from influence.hub.manifest import read_manifest
-from influence.hub.safe_folder import FileSystem, SafeFolder
-from influence.hub.transfer import finish_pending
 
 
 class FailingSystem(FileSystem):

@@ -8,16 +8,16 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from support.fake_clock import FakeClock
-from support.fake_hub import FakeHub
-from support.hub_clients import Connect, trust
-from support.proxies import connect_proxy, socks_proxy
 
 from influence.errors import HubUnreachable
 from influence.hub import network
 from influence.hub.client import Hub
 from influence.hub.endpoint import Endpoint
 from influence.hub.names import RepoId
+from support.fake_clock import FakeClock
+from support.fake_hub import FakeHub
+from support.hub_clients import Connect, trust
+from support.proxies import connect_proxy, socks_proxy
 
 REPO = RepoId("org", "name")
 

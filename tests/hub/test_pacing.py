@@ -4,10 +4,10 @@ from datetime import UTC, datetime
 from email.utils import format_datetime
 
 import pytest
-from support.fake_clock import FakeClock
 
 from influence.hub.clock import wait
 from influence.hub.pacing import MAX_BACKOFF_S, MAX_WAIT_S, asked_wait, backoff
+from support.fake_clock import FakeClock
 
 WALL = 1_700_000_000.0
 

@@ -6,11 +6,11 @@ import os
 from pathlib import Path
 
 import pytest
-from support.downloads import BLOCK, CONTENT, NEW, content_of, fetch, one_file, options, own_files
-from support.memory_source import MemorySource, cut_after
 
 from influence.errors import DownloadFailed, IntegrityError, ModelFilesMissing
 from influence.hub.store import Damage, entries, find, remove, repair, verify
+from support.downloads import BLOCK, CONTENT, NEW, content_of, fetch, one_file, options, own_files
+from support.memory_source import MemorySource, cut_after
 
 FOLDER = "org_name"
 

@@ -8,6 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from influence.errors import DownloadFailed, IntegrityError, LineBroken, UnsafeName, WriteFailed
+from influence.hub import events
+from influence.hub.fetch import Tuner
+from influence.hub.manifest import read_manifest
+from influence.hub.records import RemoteFile
+from influence.hub.safe_folder import SafeFolder
+from influence.hub.transfer import download
 from support.downloads import (
     BLOCK,
     CONTENT,
@@ -36,14 +44,6 @@ from support.memory_source import (
     some_bytes,
     too_much,
 )
-
-from influence.errors import DownloadFailed, IntegrityError, LineBroken, UnsafeName, WriteFailed
-from influence.hub import events
-from influence.hub.fetch import Tuner
-from influence.hub.manifest import read_manifest
-from influence.hub.records import RemoteFile
-from influence.hub.safe_folder import SafeFolder
-from influence.hub.transfer import download
 
 
 def test_a_model_of_many_files_arrives_whole_with_its_manifest_last(tmp_path: Path) -> None:

@@ -6,6 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+from influence.errors import InvalidCheckpoint, UnsupportedModel
+from influence.models.binding import Weights, tensor_shapes
+from influence.models.model import open_model
+from influence.weights.tensor import DType
 from support.cases import BY_NAME, FAMILIES, Case
 from support.checkpoints import (
     Array,
@@ -15,11 +20,6 @@ from support.checkpoints import (
     round_to,
     write_folder,
 )
-
-from influence.errors import InvalidCheckpoint, UnsupportedModel
-from influence.models.binding import Weights, tensor_shapes
-from influence.models.model import open_model
-from influence.weights.tensor import DType
 
 each_case = pytest.mark.parametrize("case", FAMILIES, ids=lambda case: case.name)
 

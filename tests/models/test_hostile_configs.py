@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.cases import BY_NAME, FAMILIES, Case
 
 from influence.errors import InfluenceError, InvalidConfig, ModelError
 from influence.models.config import Config
 from influence.models.registry import read_architecture
 from influence.models.rope import rope_frequencies
 from influence.models.spec import ModelSpec
+from support.cases import BY_NAME, FAMILIES, Case
 
 PATH = Path("config.json")
 SIZES = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")

@@ -6,11 +6,11 @@ import os
 from pathlib import Path
 
 import pytest
-from support.cases import BY_NAME
-from support.checkpoints import make_checkpoint
 
 from influence.errors import InvalidCheckpoint, ModelFilesMissing
 from influence.models.model import open_model
+from support.cases import BY_NAME
+from support.checkpoints import make_checkpoint
 
 
 def test_a_folder_becomes_a_model(tmp_path: Path) -> None:

@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from support.cases import FAMILIES, Case
-from support.checkpoints import make_checkpoint, make_checkpoint_by_transformers
 
 from influence.engines.base import Step
 from influence.engines.reference import ReferenceEngine
 from influence.models.model import open_model
 from influence.weights.tensor import DType
+from support.cases import FAMILIES, Case
+from support.checkpoints import make_checkpoint, make_checkpoint_by_transformers
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")

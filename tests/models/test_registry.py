@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.cases import BY_NAME, FAMILIES, Case
 
 from influence.errors import InvalidConfig, UnsupportedModel
 from influence.models.binding import tensor_shapes
@@ -16,6 +15,7 @@ from influence.models.config import Config
 from influence.models.registry import FAMILIES as FAMILY_READERS
 from influence.models.registry import REFUSALS, read_architecture
 from influence.models.spec import ModelSpec, RopeScaling
+from support.cases import BY_NAME, FAMILIES, Case
 
 PATH = Path("model/config.json")
 

@@ -8,13 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from support.checkpoints import BY_NAME, make_checkpoint
 
 from influence.errors import InvalidCheckpoint, UnsupportedModel
 from influence.models.config import Config
 from influence.models.model import open_model
 from influence.models.survey import Survey, survey
 from influence.weights.safetensors import TensorInfo, read_header
+from support.checkpoints import BY_NAME, make_checkpoint
 
 LLAMA = next(name for name in BY_NAME if name.startswith("llama"))
 

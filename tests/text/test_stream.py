@@ -10,11 +10,11 @@ from tempfile import TemporaryDirectory
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.made_tokenizers import all_kinds, write
 
 from influence.text.decoder_stages import AtTheEnd, make_chain
 from influence.text.stream import IncrementalDetokenizer
 from influence.text.tokenizer import Tokenizer
+from support.made_tokenizers import all_kinds, write
 
 MADE = sorted(all_kinds())
 REAL = ["gpt2", "mistral-7b-v0.1", "phi-2", "phi-3-mini", "tinyllama-1.1b-chat-v1.0"]

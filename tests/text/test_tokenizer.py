@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.made_tokenizers import added_token, adds_before, byte_level, spm, tokenizer_json, write
 
 from influence.errors import InvalidParameter, ModelFilesMissing, TokenizerError
 from influence.text.tokenizer import Tokenizer
+from support.made_tokenizers import added_token, adds_before, byte_level, spm, tokenizer_json, write
 
 EXPECTED_IDS = [
     ("gpt2", "gpt-2"),

@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from support.made_tokenizers import added_token, adds_before, spm, tokenizer_json, write
 
 from influence.errors import InfluenceError, TokenizerError
 from influence.text import backend
 from influence.text.tokenizer import Tokenizer
+from support.made_tokenizers import added_token, adds_before, spm, tokenizer_json, write
 
 LIMIT_S = 5.0  # a second is the promise; the rest is for a busy machine
 

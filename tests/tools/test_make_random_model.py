@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tools.make_random_model import SHAPES, Tape, encode, plan_tensors, write_model
 
 from influence.engines import native
 from influence.engines.base import Step
 from influence.models.config import Config
 from influence.models.model import open_model
 from influence.models.registry import read_architecture
+from tools.make_random_model import SHAPES, Tape, encode, plan_tensors, write_model
 
 
 def tiny_like(shape: str) -> dict[str, Any]:

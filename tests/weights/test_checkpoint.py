@@ -13,11 +13,11 @@ import numpy as np
 import psutil
 import pytest
 import safetensors.numpy
-from support.safetensors_files import safetensors_file, with_length
 
 from influence.errors import InvalidCheckpoint, UnsupportedModel
 from influence.weights.checkpoint import Checkpoint
 from influence.weights.safetensors import DTYPE_BITS
+from support.safetensors_files import safetensors_file, with_length
 
 FOLDERS = ["stories260K-hf", "stories260K-hf-f16", "stories260K-hf-bf16", "stories260K-hf-sharded"]
 F32 = np.arange(6, dtype="<f4").reshape(2, 3)

@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
-from support.safetensors_files import safetensors_file
 
 from influence.errors import InfluenceError, InvalidCheckpoint, ModelFilesMissing, UnsupportedModel
 from influence.weights.checkpoint import Checkpoint
+from support.safetensors_files import safetensors_file
 
 INDEX = "model.safetensors.index.json"
 

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 import safetensors
-from support.safetensors_files import nested, safetensors_file, with_length
 
 from influence.errors import InvalidCheckpoint, ModelFilesMissing
 from influence.weights.safetensors import (
@@ -16,6 +15,7 @@ from influence.weights.safetensors import (
     parse_header,
     read_header,
 )
+from support.safetensors_files import nested, safetensors_file, with_length
 
 PATH = Path("model.safetensors")
 U8 = '"dtype":"U8","shape":[3],"data_offsets":[0,3]'

@@ -9,10 +9,10 @@ import pytest
 import safetensors
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.safetensors_files import Mutant, with_length
 
 from influence.errors import InvalidCheckpoint
 from influence.weights.safetensors import parse_header
+from support.safetensors_files import Mutant, with_length
 
 # A million seeds were compared when this was written; these many take a few seconds.
 N_SEEDS = 30_000
