@@ -92,6 +92,13 @@ def empty(folder: Path) -> None:
         file.unlink()
 
 
+def leave_a_layer_over(folder: Path) -> None:
+    """Weights that the config leaves no place for."""
+    config = json.loads((folder / "config.json").read_text())
+    config["num_hidden_layers"] -= 1
+    (folder / "config.json").write_text(json.dumps(config))
+
+
 BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "empty": (empty, "there is no config.json"),
     "no weights": (lambda folder: (folder / "model.safetensors").unlink(), "no weights"),
@@ -100,6 +107,7 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda folder: (folder / "config.json").write_text('{"model_type": "mamba"}'),
         "mamba: state",
     ),
+    "left over": (leave_a_layer_over, "have no place in this model"),
     "no json": (lambda folder: (folder / "config.json").write_text("<html>"), "not valid JSON"),
 }
 

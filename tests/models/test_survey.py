@@ -79,3 +79,19 @@ def test_a_refused_kind_is_refused_before_its_weights_are_looked_at(tmp_path: Pa
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "mamba"}))
     with pytest.raises(UnsupportedModel, match="recurrent state"):
         survey(Config.load(tmp_path / "config.json"), {})
+
+
+def test_the_dtype_of_most_bytes_comes_first(llama: tuple[Config, dict[str, TensorInfo]]) -> None:
+    config, tensors = llama
+    for minor in ("model.norm.weight", "model.layers.0.input_layernorm.weight"):
+        half = replace(tensors[minor], dtype="F16", end=tensors[minor].begin + tensors[minor].size_bytes // 2)
+        found = survey(config, {minor: half} | {name: t for name, t in tensors.items() if name != minor})
+        assert (found.dtype, list(found.bytes_by_dtype)) == ("F32", ["F32", "F16"])
+        assert found.bytes_by_dtype["F16"] == half.size_bytes
+        assert found.kv_value_bytes == 4
+
+
+def test_the_keys_decide_how_wide_the_cache_is(llama: tuple[Config, dict[str, TensorInfo]]) -> None:
+    config, tensors = llama
+    key = "model.layers.0.self_attn.k_proj.weight"
+    assert survey(config, tensors | {key: replace(tensors[key], dtype="BF16")}).kv_value_bytes == 2

@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any
 from influence.cli.model_path import MODELS_FOLDER
 from influence.errors import InfluenceError
 from influence.models.config import Config
-from influence.models.survey import Survey, survey
-from influence.weights.checkpoint import Checkpoint
+from influence.models.model import open_model
+from influence.models.survey import survey
 
 if TYPE_CHECKING:
     from influence.hub.manifest import Manifest
+    from influence.weights.safetensors import TensorInfo
 
 _MAX_README_BYTES = 4 << 20
 _MAX_LICENCE_SHOWN = 80  # characters
@@ -37,11 +38,11 @@ def folders() -> Iterator[Path]:
         )
 
 
-def survey_folder(folder: Path) -> Survey:
-    """The model in `folder`, from its config and the headers of its weights; raises ModelError."""
-    config = Config.load(folder / "config.json")
-    with Checkpoint.open(folder) as checkpoint:
-        return survey(config, checkpoint.infos)
+def headers(folder: Path) -> tuple[Config, dict[str, TensorInfo]]:
+    """config.json and what the weights' headers list, checked as for running the model; raises ModelError."""
+    model = open_model(folder)
+    with model.checkpoint:
+        return Config.load(folder / "config.json"), dict(model.checkpoint.infos)
 
 
 def size_on_disk(folder: Path) -> int:
@@ -51,7 +52,7 @@ def size_on_disk(folder: Path) -> int:
 
 def facts(folder: Path) -> dict[str, Any]:
     """What `list` says of a sound model; raises ModelError."""
-    found = survey_folder(folder)
+    found = survey(*headers(folder))
     return {
         "architecture": found.model_type,
         "parameters": found.n_parameters,

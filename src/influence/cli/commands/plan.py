@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -69,13 +68,9 @@ def local_source(model: str) -> Source:
 
     from influence.cli import shelf
     from influence.cli.model_path import find_model
-    from influence.models.config import Config
-    from influence.weights.checkpoint import Checkpoint
 
-    folder: Path = find_model(model)
-    config = Config.load(folder / "config.json")
-    with Checkpoint.open(folder) as checkpoint:
-        tensors = dict(checkpoint.infos)
+    folder = find_model(model)
+    config, tensors = shelf.headers(folder)
     free_bytes = shutil.disk_usage(folder).free
     return Source(model, config, tensors, shelf.size_on_disk(folder), 0, free_bytes)
 
