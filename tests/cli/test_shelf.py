@@ -68,6 +68,13 @@ def test_a_download_is_listed_by_its_repository_and_an_own_folder_by_its_path(
         assert influence("show", model["name"]).exit_code == 0
 
 
+def test_a_download_that_was_moved_is_listed_by_a_name_that_finds_it(influence: Run, models: Path) -> None:
+    download(models, "org/name").rename(models / "copy")
+    [model] = listed(influence)
+    assert model["name"] == "models/copy"
+    assert shown(influence, model["name"])["repo"] == "org/name"
+
+
 def test_a_listed_model_has_its_sizes(influence: Run, models: Path) -> None:
     folder = put(models, "mine")
     [model] = listed(influence)

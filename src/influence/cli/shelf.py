@@ -62,6 +62,12 @@ def facts(folder: Path) -> dict[str, Any]:
     }
 
 
+def name_of(folder: Path) -> str:
+    """What `-m` finds the folder by: the repository of a download that was not moved, else the path."""
+    repo = origin(folder)["repo"]
+    return repo if repo is not None and repo.replace("/", "_") == folder.name else str(folder)
+
+
 def manifest(folder: Path) -> Manifest | None:
     """Where a download came from; None for the user's own folder, or if the manifest can't be read."""
     from influence.hub.manifest import read_manifest

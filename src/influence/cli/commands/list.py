@@ -42,7 +42,7 @@ def _entry(folder: Path) -> dict[str, Any]:
     from influence.cli import shelf
     from influence.errors import InfluenceError
 
-    named = {"name": shelf.origin(folder)["repo"] or str(folder), "folder": str(folder)}
+    named = {"name": shelf.name_of(folder), "folder": str(folder)}
     try:
         return {**named, **shelf.facts(folder), "problem": None}
     except InfluenceError as error:
