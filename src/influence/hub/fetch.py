@@ -229,7 +229,12 @@ class Fetcher:
                     if stream.kind != "whole":
                         self._receive(job, stream, cursor, end)
                         continue
-                cursor = self._bring_whole(job, cursor, end)
+                    if cursor.position == 0:
+                        self._take_whole(job, stream, 0, end)
+                if cursor.position > 0:
+                    with self._source.open(job.part.file.path, 0, None) as stream:
+                        self._take_whole(job, stream, cursor.position, end)
+                cursor = Cursor(job.part, end)
             except (LineBroken, LinkExpired, RangeRefused, HubUnreachable) as failure:
                 self._failed(job, failure)
 
@@ -245,25 +250,22 @@ class Fetcher:
         if cursor.position == begin:
             raise LineBroken(job.part.file.path, "the answer was empty")
 
-    def _bring_whole(self, job: _Job, cursor: Cursor, end: int) -> Cursor:
-        """Where ranges are ignored: one thread reads the file from its start, for all its spans."""
+    def _take_whole(self, job: _Job, stream: Stream, begin: int, end: int) -> None:
+        """Where ranges are ignored: one thread at a time reads the file from its start, for all its spans."""
+        blocks = range(begin // job.part.block_bytes, (end - 1) // job.part.block_bytes + 1)
         with job.part.whole_turn:
-            first = cursor.position // job.part.block_bytes
-            last = (end - 1) // job.part.block_bytes
-            if not all(job.part.has(block) for block in range(first, last + 1)):
-                self._receive_whole(job)
-        return Cursor(job.part, end)
+            if not all(job.part.has(block) for block in blocks):
+                self._receive_whole(job, stream)
 
-    def _receive_whole(self, job: _Job) -> None:
+    def _receive_whole(self, job: _Job, stream: Stream) -> None:
         part, cursor, pace = job.part, Cursor(job.part, 0), Pace(self._clock)
-        with self._source.open(part.file.path, 0, None) as stream:
-            self._check_size(job, stream)
-            for chunk in stream.chunks():
-                self._check_running()
-                if cursor.position + len(chunk) > part.size_bytes:
-                    raise RangeRefused(part.file.path, f"more than its {part.size_bytes} bytes came")
-                self._feed(job, cursor, chunk)
-                pace.came(len(chunk), part.file.path)
+        self._check_size(job, stream)
+        for chunk in stream.chunks():
+            self._check_running()
+            if cursor.position + len(chunk) > part.size_bytes:
+                raise RangeRefused(part.file.path, f"more than its {part.size_bytes} bytes came")
+            self._feed(job, cursor, chunk)
+            pace.came(len(chunk), part.file.path)
         if cursor.position < part.size_bytes:
             raise LineBroken(part.file.path, f"ended after {cursor.position} of {part.size_bytes} bytes")
 

@@ -143,7 +143,10 @@ def verify(
     with SafeFolder(path) as folder:
         _manifest_of(folder)  # before the lock makes a file in a folder that is not ours
         with locked(folder, clock):
-            return _verified(folder, clock, on_file)
+            try:
+                return _verified(folder, clock, on_file)
+            except OSError as error:
+                raise write_failed(path, error) from error
 
 
 def _verified(folder: SafeFolder, clock: Clock, on_file: Callable[[FileRecord], None]) -> list[Damage]:

@@ -37,7 +37,7 @@ from influence.hub.manifest import (
 )
 from influence.hub.names import check_file_names
 from influence.hub.records import RemoteFile
-from influence.hub.safe_folder import SYSTEM, UNFINISHED, FileSystem, SafeFolder
+from influence.hub.safe_folder import SYSTEM, UNFINISHED, FileSystem, SafeFolder, write_failed
 from influence.hub.source import Source
 
 _MARGIN_BYTES = 64 << 20  # that stay free on the disk
@@ -93,7 +93,10 @@ def download(
         locked(folder, options.clock, on_event),
     ):
         finish_pending(folder)
-        return _Download(source, origin, folder, on_event, options).run(files)
+        try:
+            return _Download(source, origin, folder, on_event, options).run(files)
+        except OSError as error:  # of a read: all writes have named their file already
+            raise write_failed(path, error) from error
 
 
 @contextmanager
