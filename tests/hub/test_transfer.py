@@ -12,7 +12,7 @@ import pytest
 from influence.errors import DownloadFailed, IntegrityError, LineBroken, UnsafeName, WriteFailed
 from influence.hub import events
 from influence.hub.fetch import Tuner
-from influence.hub.manifest import read_manifest
+from influence.hub.manifest import Manifest, read_manifest
 from influence.hub.records import RemoteFile
 from influence.hub.safe_folder import SafeFolder
 from influence.hub.transfer import download
@@ -280,6 +280,28 @@ def test_of_two_downloads_into_one_folder_one_waits_and_fetches_nothing_d39(tmp_
     thread.join()
     assert second.requests == []
     assert any(isinstance(event, events.Waiting) and event.seconds is None for event in told)
+
+
+@pytest.mark.parametrize("turn", range(5))
+def test_two_downloads_at_once_are_right_where_locks_do_nothing_d41(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, turn: int
+) -> None:
+    monkeypatch.setattr("influence.hub.transfer._try_lock", lambda _: True)
+    both_began, ended = threading.Barrier(2), list[Manifest]()
+
+    def together(stream: MemoryStream) -> Iterator[bytes]:
+        both_began.wait(10)
+        yield from stream.pieces()
+
+    threads = [
+        threading.Thread(target=lambda: ended.append(fetch(one_file(together), tmp_path))) for _ in range(2)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(ended) == 2
+    assert content_of(tmp_path) == {"model.safetensors": CONTENT}
 
 
 def test_an_interrupted_download_keeps_its_blocks_and_leaves_at_once_d46(tmp_path: Path) -> None:

@@ -11,12 +11,12 @@ flushed, then it gets its name, then the folder that holds the name is flushed.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import secrets
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from influence.errors import WriteFailed
@@ -84,7 +84,7 @@ class SafeFolder:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    @contextmanager
+    @contextlib.contextmanager
     def _parent(self, name: str, *, create: bool = False) -> Iterator[tuple[int, str]]:
         """The descriptor of the folder that holds `name`, and the last part of the name."""
         *folders, last = name.split("/")
@@ -178,7 +178,7 @@ class SafeFolder:
         """Remove a file, or a link without what it leads to; False where there was none."""
         if self.status(name) is None:
             return False
-        with self._parent(name) as (folder, last):
+        with self._parent(name) as (folder, last), contextlib.suppress(FileNotFoundError):
             self.system.unlink(last, folder)
         return True
 

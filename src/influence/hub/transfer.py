@@ -43,6 +43,9 @@ from influence.hub.source import Source
 _MARGIN_BYTES = 64 << 20  # that stay free on the disk
 _MAX_UNSIZED_BYTES = 1 << 30  # of a file whose size nobody tells
 _LOCK_POLL_S = 0.5
+# On a disk whose locks do nothing (some of the network) another process may name a
+# file of ours first; the next run then finds it there.
+_MOST_OVERTAKEN = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,11 +95,17 @@ def download(
         SafeFolder(path, create=True, system=options.system) as folder,
         locked(folder, options.clock, on_event),
     ):
-        finish_pending(folder)
-        try:
-            return _Download(source, origin, folder, on_event, options).run(files)
-        except OSError as error:  # of a read: all writes have named their file already
-            raise write_failed(path, error) from error
+        for _ in range(_MOST_OVERTAKEN):
+            try:
+                finish_pending(folder)
+                return _Download(source, origin, folder, on_event, options).run(files)
+            except WriteFailed as failure:
+                if not isinstance(failure.__cause__, FileNotFoundError):
+                    raise
+                overtaken = failure
+            except OSError as error:  # of a read: all writes have named their file already
+                raise write_failed(path, error) from error
+        raise overtaken
 
 
 @contextmanager
