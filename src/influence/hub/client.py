@@ -13,7 +13,6 @@ from influence.errors import (
     InvalidAnswer,
     InvalidParameter,
     MirrorRefused,
-    ModelNotFound,
 )
 from influence.hub.answers import FileFacts
 from influence.hub.endpoint import OFFICIAL, Endpoint
@@ -138,16 +137,14 @@ class Hub:
         Where the host has no such list, the fixed files of a model folder that
         it has, with what it says of each; `on_notice` is told.
         """
-        about = Subject(str(repo), sha)
+        about = Subject(str(repo), sha, is_listing=True)
         try:
             return self._listed(f"/api/models/{repo}/tree/{sha}?recursive=true&expand=false", about)
-        except (MirrorRefused, ModelNotFound) as error:
+        except MirrorRefused as error:
             files = self._fixed_files(repo, sha)
             if not files:
                 raise
-            self.http.notice(
-                f"{error.message}; it does not list the model's files, so only the usual ones are taken"
-            )
+            self.http.notice(f"{error.message}; only the usual files of a model were looked for")
             return files
 
     def _listed(self, path: str, about: Subject) -> tuple[RemoteFile, ...]:
@@ -193,12 +190,12 @@ class Hub:
         """The files that the index of the weights names."""
         try:
             index = json.loads(self.read_file(repo, sha, _INDEX, _MAX_INDEX_BYTES))
-            shards = sorted(set(index["weight_map"].values()))
+            shards = sorted(set(map(_shard_name, index["weight_map"].values())))
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise InvalidAnswer(self.file_url(repo, sha, _INDEX), "names no shards") from error
         for shard in shards:
-            check_file_name(str(shard))
-        return [str(shard) for shard in shards]
+            check_file_name(shard)
+        return shards
 
     def file_url(self, repo: RepoId, sha: str, path: str) -> str:
         """Where the file's bytes are asked for."""
@@ -219,6 +216,12 @@ class Hub:
         """Exactly the bytes `begin` to `end` (not included) of a file; RangeRefused if it has fewer."""
         about = Subject(str(repo), sha, path)
         return self.http.read_range(self.file_url(repo, sha, path), begin, end, about=about)
+
+
+def _shard_name(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is no file name")
+    return value
 
 
 def _search_path(query: str, limit: int, author: str, sort: str, task: str) -> str:

@@ -234,7 +234,7 @@ class Http:
                 about=about,
                 on_hub=self._policy.is_hub(answer.url),
                 token_sent=token_was_due and self.has_token,
-                has_token=self.has_token,
+                token=self._token,
                 asked_wait_s=asked_wait(answer.headers, self.clock),
             )
         raise error_of(refusal)

@@ -28,7 +28,7 @@ from influence.errors import (
 )
 from influence.hub.cleaning import clean_text
 from influence.hub.endpoint import OFFICIAL
-from influence.hub.token import shown_url
+from influence.hub.token import Token, redacted, shown_url
 
 RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504})
 
@@ -46,6 +46,7 @@ class Subject:
     repo: str = ""
     revision: str = "main"
     path: str = ""
+    is_listing: bool = False  # of the model's files, which not every mirror has
 
 
 NO_SUBJECT = Subject()
@@ -62,7 +63,7 @@ class Refusal:
     about: Subject
     on_hub: bool  # whether a hub answered, not storage that it sent us to
     token_sent: bool
-    has_token: bool
+    token: Token | None
     asked_wait_s: float | None = None
 
     @property
@@ -78,7 +79,12 @@ class Refusal:
         """The host's own words, cleaned, with the number under which it logged them."""
         words = clean_text(self.headers.get("x-error-message", "")) or _words(self.excerpt)
         number = clean_text(self.headers.get("x-request-id", ""), 80)
-        return (words or f"status {self.status}") + (f" (request {number})" if number else "")
+        told = (words or f"status {self.status}") + (f" (request {number})" if number else "")
+        return redacted(told, self.token)
+
+    @property
+    def has_token(self) -> bool:
+        return self.token is not None
 
 
 def error_of(refusal: Refusal) -> HubError:
@@ -147,6 +153,8 @@ def _unauthorized(refusal: Refusal) -> HubError:
 
 def _not_found(refusal: Refusal) -> HubError:
     about = refusal.about
+    if about.is_listing:
+        return MirrorRefused(refusal.host, f"does not list the files of models: {refusal.reason}")
     if about.path:
         return EntryNotFound(about.repo, about.path, about.revision)
     if about.repo:

@@ -35,7 +35,7 @@ _LEFT_OUT = tuple(
         ("weights for TensorFlow or Flax", r".*\.(h5|msgpack|tflite|pb|ckpt\.\w+)(\.index\.json)?"),
         (
             "weights for another runtime",
-            r".*\.(mlmodel|mlpackage|mlpackage/.*|mlmodelc/.*|engine|nemo|tar|zip|7z|gz)",
+            r".*\.(mlmodel|mlpackage|mlpackage/.*|mlmodelc/.*|engine|nemo|ot|tar|zip|7z|gz)",
         ),
         ("code, which is never run", r".*\.(py|pyc|ipynb|sh|so|dll|dylib|exe|whl|js)"),
         (

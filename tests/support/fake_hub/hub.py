@@ -223,10 +223,10 @@ class FakeHub:
             return self.plain_url + request.path
         if self._modes.take("loop", path):
             return self.origins[request.origin].url + request.path
-        if mode := self._modes.take("redirect", path):
-            return str(mode.options["to"])
         if request.origin == "hub" and (mode := self._modes.take("abs308", path)):
             return mode.options.get("to", self.other_url) + request.path
+        if mode := self._modes.take("redirect", path):
+            return str(mode.options["to"])
         return ""
 
     def _location(self, repo: Repo, sha: str, path: str, content: Content) -> str:
