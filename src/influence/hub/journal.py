@@ -61,7 +61,7 @@ class Measured:
     """What a file's content is."""
 
     sha256: str
-    git_sha1: str
+    git_sha1: str | None  # where it was asked for
     size_bytes: int
     blocks: tuple[int, ...]
 
@@ -82,8 +82,8 @@ class Measured:
         )
 
 
-def measure(fd: int, block_bytes: int) -> Measured:
-    """Hashes of an open file, read once; git's is over "blob <size>\\0" and the content."""
+def measure(fd: int, block_bytes: int, *, git: bool) -> Measured:
+    """Hashes of an open file, read once; git's, if wanted, is over a line with the size and the content."""
     size = os.fstat(fd).st_size
     sha256, git_sha1 = hashlib.sha256(), hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
     blocks = []
@@ -92,10 +92,11 @@ def measure(fd: int, block_bytes: int) -> Measured:
         for position in range(begin, min(begin + block_bytes, size), _READ_BYTES):
             chunk = os.pread(fd, min(_READ_BYTES, begin + block_bytes - position), position)
             sha256.update(chunk)
-            git_sha1.update(chunk)
+            if git:
+                git_sha1.update(chunk)
             crc = zlib.crc32(chunk, crc)
         blocks.append(crc)
-    return Measured(sha256.hexdigest(), git_sha1.hexdigest(), size, tuple(blocks))
+    return Measured(sha256.hexdigest(), git_sha1.hexdigest() if git else None, size, tuple(blocks))
 
 
 class Part:
@@ -188,7 +189,7 @@ class Part:
     def check(self) -> Measured:
         """What the whole content is."""
         self._flush()
-        return measure(self._data, self.block_bytes)
+        return measure(self._data, self.block_bytes, git=self.file.git_sha1 is not None)
 
     def finish(self, measured: Measured) -> FileRecord:
         """Put the verified file where it waits for its name, and remove the journal."""

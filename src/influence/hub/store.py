@@ -215,7 +215,7 @@ def _measured(folder: SafeFolder, record: FileRecord) -> Measured | None:
         return None
     file = folder.open(record.path)
     try:
-        return measure(file, record.block_bytes)
+        return measure(file, record.block_bytes, git=False)
     finally:
         os.close(file)
 

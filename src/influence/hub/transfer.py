@@ -177,7 +177,7 @@ def measured_record(folder: SafeFolder, name: str, file: RemoteFile, block_bytes
     fd = folder.open(name)
     try:
         modified_ns = os.fstat(fd).st_mtime_ns
-        measured = measure(fd, block_bytes)
+        measured = measure(fd, block_bytes, git=file.git_sha1 is not None)
     finally:
         os.close(fd)
     published = file.sha256 or file.git_sha1
