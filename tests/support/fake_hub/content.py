@@ -87,13 +87,17 @@ class Virtual:
         return random.Random(self.seed).randbytes(_BLOCK_BYTES)
 
     def read(self, begin: int, end: int) -> bytes:
-        end = min(end, self.size_bytes)
-        first = begin // _BLOCK_BYTES
-        blocks = b"".join(map(self._block, range(first, -(-end // _BLOCK_BYTES))))
-        return blocks[begin - first * _BLOCK_BYTES : end - first * _BLOCK_BYTES]
+        pieces = []
+        while begin < (end := min(end, self.size_bytes)):
+            index, offset = divmod(begin, _BLOCK_BYTES)
+            pieces.append(self._slice(index, offset, min(offset + end - begin, _BLOCK_BYTES)))
+            begin += len(pieces[-1])
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
-    def _block(self, index: int) -> bytes:
-        return index.to_bytes(8, "little") + self._base[8:]
+    def _slice(self, index: int, begin: int, end: int) -> bytes:
+        """Bytes of one block, which begins with its own number."""
+        number = index.to_bytes(8, "little")[begin:end]
+        return number + self._base[begin + len(number) : end]
 
     @cached_property
     def sha256(self) -> str:
