@@ -26,9 +26,10 @@ from random import Random
 import torch
 import torch.distributed as dist
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-from tools.storyteller.conversation import Message, chat, document, plain_story
 from torch import Tensor
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from tools.storyteller.conversation import Message, chat, document, plain_story
 
 PROJECT = Path(__file__).resolve().parent.parent
 MODEL_FOLDER = PROJECT / "src" / "influence" / "demo" / "model"

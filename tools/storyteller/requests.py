@@ -96,15 +96,32 @@ THEMES: dict[str, tuple[str, ...]] = {  # what a request may call a plot
 DEEDS: dict[str, tuple[str, ...]] = {  # "a fox ..."
     "lost": ("who loses {hisobj}", "who lost {hisobj}", "looking for {hisobj}"),
     "rescue": ("who helps others", "who helps a stranger", "who saves someone", "who rescues a friend"),
-    "fear": ("who is afraid of {fear}", "who was afraid of {fear}", "who is scared of {fear}"),
-    "learn": ("who wants to {skill}", "who learns to {skill}", "who cannot {skill}", "learning to {skill}"),
+    "fear": (
+        "who is afraid of {fear}",
+        "who was afraid of {fear}",
+        "who is scared of {fear}",
+        "who fears {fear}",
+    ),
+    "learn": (
+        "who wants to {skill}",
+        "who learns to {skill}",
+        "who wants to learn to {skill}",
+        "who learns how to {skill}",
+        "who cannot {skill}",
+        "learning to {skill}",
+    ),
     "share": ("who learns to share", "who does not want to share", "who will not share"),
     "mystery": ("who hears a strange sound", "who solves a mystery", "who sees a strange light"),
     "race": ("who wins a race", "in a race", "who wants to win a race", "who runs a race"),
     "honest": ("who breaks something", "who tells the truth", "who breaks {aobj}"),
     "map": ("who finds a treasure", "who finds a map", "who looks for treasure", "on an adventure"),
     "wish": ("who makes a wish", "who gets two wishes", "who finds a magic {obj}"),
-    "newfriend": ("who makes a friend", "who is looking for a friend", "who has no friends"),
+    "newfriend": (
+        "who makes a friend",
+        "who is looking for a friend",
+        "who has no friends",
+        "who wants a friend",
+    ),
     "storm": ("and a storm", "who builds a bridge", "in a storm"),
     "seed": ("who plants a seed", "who grows a garden", "and a seed", "and a magic seed"),
     "birthday": ("who has a birthday", "and a birthday", "and a surprise party"),
@@ -155,7 +172,7 @@ def _hero_phrase(brief: Brief, rng: Random) -> str:
 def _with_deed(hero: str, brief: Brief, rng: Random) -> Request:
     """ "a fox who is afraid of the dark": the plot is asked for, and what it turns on."""
     plots = [name for name in DEEDS if brief.trait not in GRAMMAR.plots[name].avoid]
-    plot = rng.choice(plots)
+    plot = rng.choices(plots, [3 if name in ("fear", "learn") else 1 for name in plots])[0]
     fear = rng.choice(GRAMMAR.scenes["fear"])["fear"]
     skill = rng.choice(GRAMMAR.scenes["skill"])["skill"]
     thing = random_thing(rng)
