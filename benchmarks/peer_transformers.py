@@ -44,7 +44,9 @@ class Transformers:
         return ids
 
     def rewind(self, position: int) -> None:
-        self._cache.crop(position)
+        n_beyond = self._cache.get_seq_length() - position
+        if n_beyond:
+            self._cache.crop(-n_beyond)  # a positive argument, once a length, is refused since version 5
 
     def logits(self, token_ids: Sequence[int], n_rows: int) -> bytes:
         self.reset(1)
