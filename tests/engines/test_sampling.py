@@ -143,7 +143,7 @@ def test_the_smallest_temperature_that_draws_can_only_choose_among_equals() -> N
 
 
 def kept_by_transformers(warper: object, row: np.ndarray) -> set[int]:
-    import torch
+    torch = pytest.importorskip("torch")
 
     scores = warper(torch.zeros((1, 1), dtype=torch.long), torch.from_numpy(row)[None].clone())  # type: ignore[operator]
     return set(np.flatnonzero(np.isfinite(scores[0].numpy())).tolist())
@@ -160,7 +160,7 @@ def kept_by_us(row: np.ndarray, **values: object) -> set[int]:
 
 @pytest.mark.parametrize("k", [1, 2, 50, 999, 1000, 5000])
 def test_top_k_keeps_what_transformers_keeps(k: int) -> None:
-    from transformers import TopKLogitsWarper
+    TopKLogitsWarper = pytest.importorskip("transformers").TopKLogitsWarper
 
     row = random_row(seed=k)
     assert kept_by_us(row, top_k=k) == kept_by_transformers(TopKLogitsWarper(k), row)
@@ -169,7 +169,7 @@ def test_top_k_keeps_what_transformers_keeps(k: int) -> None:
 @pytest.mark.parametrize("p", [0.0, 0.01, 0.5, 0.9, 0.999])
 @pytest.mark.parametrize("seed", range(5))
 def test_top_p_keeps_what_transformers_keeps(p: float, seed: int) -> None:
-    from transformers import TopPLogitsWarper
+    TopPLogitsWarper = pytest.importorskip("transformers").TopPLogitsWarper
 
     row = random_row(seed=seed)
     assert kept_by_us(row, top_p=p) == kept_by_transformers(TopPLogitsWarper(p), row)
@@ -177,7 +177,7 @@ def test_top_p_keeps_what_transformers_keeps(p: float, seed: int) -> None:
 
 @pytest.mark.parametrize("p", [0.001, 0.05, 0.5, 1.0])
 def test_min_p_keeps_what_transformers_keeps(p: float) -> None:
-    from transformers import MinPLogitsWarper
+    MinPLogitsWarper = pytest.importorskip("transformers").MinPLogitsWarper
 
     row = random_row(seed=7)
     assert kept_by_us(row, min_p=p) == kept_by_transformers(MinPLogitsWarper(p), row)
@@ -185,7 +185,8 @@ def test_min_p_keeps_what_transformers_keeps(p: float) -> None:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_the_whole_chain_gives_the_distribution_of_transformers(seed: int) -> None:
-    import torch
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("transformers")
     from transformers import (
         LogitsProcessorList,
         MinPLogitsWarper,
@@ -261,8 +262,8 @@ def test_min_p_of_one_keeps_the_likeliest_and_its_equals() -> None:
 def test_the_repeat_penalty_is_that_of_transformers(
     row: np.ndarray, penalty: float, prompt: list[int], generated: list[int]
 ) -> None:
-    import torch
-    from transformers import RepetitionPenaltyLogitsProcessor
+    torch = pytest.importorskip("torch")
+    RepetitionPenaltyLogitsProcessor = pytest.importorskip("transformers").RepetitionPenaltyLogitsProcessor
 
     ids = np.unique(np.asarray(generated, np.int64))
     draw = Draw(
@@ -428,7 +429,7 @@ def test_a_draw_takes_the_first_index_whose_sum_exceeds_the_target(
 @PROPERTY
 @given(LOGITS, st.integers(0, 20), st.integers(0, 100))
 def test_logprobs_are_those_of_the_unmodified_distribution(row: np.ndarray, n: int, position: int) -> None:
-    import torch
+    torch = pytest.importorskip("torch")
 
     expected = torch.log_softmax(torch.from_numpy(row).double(), 0).numpy()
     made = params(temperature=2.0, logit_bias={0: 5.0}, top_k=3)

@@ -235,6 +235,7 @@ def test_texts_deep_inside_a_message_are_covered(make: Any) -> None:
 def test_real_models_get_the_ids_of_transformers(
     shared_data: Path, tmp_path: Path, tokenizer: str, template: str | None
 ) -> None:
+    pytest.importorskip("transformers")
     from transformers import PreTrainedTokenizerFast
 
     folder = tmp_path / "model"
