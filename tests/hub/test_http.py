@@ -79,6 +79,13 @@ def test_a_rate_limit_is_waited_out_exactly_and_counted_down(
     assert all("too many requests" in reason for _, reason in told)
 
 
+def test_a_range_may_be_tried_less_often(fake_hub: FakeHub, connect: Connect) -> None:
+    fake_hub.mode("answer", status=503)
+    with pytest.raises(LineBroken), connect().http.open_range("/x", 0, 10, tries=2):
+        pass
+    assert len(fake_hub.log) == 2
+
+
 def test_a_refusal_is_not_asked_again(fake_hub: FakeHub, connect: Connect, clock: FakeClock) -> None:
     fake_hub.mode("answer", status=403)
     with pytest.raises(MirrorRefused):

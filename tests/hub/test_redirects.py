@@ -37,6 +37,7 @@ def policy(endpoint: str = "https://hf-mirror.com") -> RedirectPolicy:
         (FILE, OFFICIAL_FILE, OFFICIAL_FILE),
         (FILE, "//huggingface.co/x", "https://huggingface.co/x"),
         (API, "https://huggingface.co/api/models/x/y", "https://huggingface.co/api/models/x/y"),
+        ("https://hf-mirror.com/api/resolve-cache/models/o/n/c/f", STORAGE, STORAGE),
         (STORAGE, "https://us.aws.cdn.hf.co/y?z=1", "https://us.aws.cdn.hf.co/y?z=1"),
         (OFFICIAL_FILE, STORAGE, STORAGE),
         (OFFICIAL_FILE, FILE, FILE),

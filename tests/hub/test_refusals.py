@@ -88,6 +88,13 @@ def test_a_mirrors_own_403_is_not_called_gated(fake_hub: FakeHub, connect: Conne
         (
             401,
             {"X-Error-Code": "RepoNotFound", "X-Error-Message": "Invalid username or password."},
+            "",
+            ModelNotFound,
+            "has no model",
+        ),
+        (
+            401,
+            {"X-Error-Code": "RepoNotFound", "X-Error-Message": "Invalid username or password."},
             "hf_x",
             InvalidToken,
             "token",

@@ -243,7 +243,7 @@ class Http:
         own = {"Authorization": self._token.header} if with_token and self._token else {}
         with own_errors(url, self._token):
             request = self._client.build_request("GET", url, headers={**headers, **own})
-            return self._client.send(request, stream=True, follow_redirects=False, auth=None)
+            return self._client.send(request, stream=True)
 
     def _notice_warning(self, warning: str) -> None:
         """The Hub's own messages to its users: "topic; text"."""
