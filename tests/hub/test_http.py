@@ -12,6 +12,7 @@ import pytest
 from influence.errors import (
     DownloadFailed,
     HubError,
+    HubUnreachable,
     InvalidAnswer,
     LineBroken,
     LinkExpired,
@@ -21,6 +22,7 @@ from influence.errors import (
 from influence.hub.endpoint import Endpoint
 from influence.hub.http import Http
 from influence.hub.names import RepoId
+from influence.hub.token import Token
 from support.fake_clock import FakeClock
 from support.fake_hub import FakeHub
 from support.hub_clients import Connect
@@ -420,6 +422,30 @@ def test_what_the_first_hop_says_of_a_file_is_kept_to_the_last(
     small = client.file_facts(REPO, "main", "config.json")
     assert (small.commit, small.size_bytes) == (sha, 2)
     assert small.git_sha1 == fake_hub.repos["org/name"].commits[sha]["config.json"].git_sha1
+
+
+@pytest.mark.parametrize(
+    ("raised", "told"),
+    [
+        (httpx2.ReadError("gone"), LineBroken),
+        (httpx2.ReadTimeout("slow"), LineBroken),
+        (httpx2.RemoteProtocolError("nonsense"), LineBroken),
+        (httpx2.ConnectError("refused"), HubUnreachable),
+        (httpx2.ProxyError("refused"), HubUnreachable),
+        (httpx2.LocalProtocolError("header 'Bearer S3cretS3cret'"), InvalidAnswer),
+        (httpx2.InvalidURL("https://user:S3cretS3cret@host"), InvalidAnswer),
+    ],
+)
+def test_what_the_http_library_raises_is_told_as_our_own(raised: Exception, told: type[HubError]) -> None:
+    def fail(request: httpx2.Request) -> httpx2.Response:
+        raise raised
+
+    endpoint = Endpoint.parse("https://hf-mirror.com")
+    with Http(endpoint, tries=1, transport=httpx2.MockTransport(fail), token=Token("S3cretS3cret")) as http:
+        with pytest.raises(told) as caught:
+            http.read("/x", 10)
+        assert "S3cretS3cret" not in caught.value.message
+        assert "hf-mirror.com" in caught.value.message
 
 
 # Secrets -------------------------------------------------------------------------------------
