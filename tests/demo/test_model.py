@@ -20,11 +20,11 @@ from influence.text.tokenizer import Tokenizer
 FOLDER = demo.folder()
 HERE = Path(__file__).resolve().parent
 MAX_FOLDER_BYTES = 8_000_000
-HELDOUT_LOSS = 0.5096  # nats a token, over every token of heldout.txt but the first of each text
+HELDOUT_LOSS = 0.5074  # nats a token, over every token of heldout.txt but the first of each text
 
 # Greedy continuation, by transformers in float32.
 OPENING = "Once upon a time"
-CONTINUATION = ", there was a little duckling named Fern. He lived in a quiet valley. He loved to chase butterflies, and he loved to chase butterflies too.\n\nOne dark night, heavy clouds covered the sky, and then the storm broke"
+CONTINUATION = ', there was a fluffy little monster named Maple who lived in a green valley. Everyone wanted to hug her.\n\nOne day, Maple was walking in the valley when she heard a small voice. "Help! Is anyone there?" it cried. Maple did not wait'
 
 
 @cache
@@ -176,7 +176,8 @@ def test_it_ends_its_turn() -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "expected"), [("Hello", "storyteller"), ("Who are you?", "stories"), ("Thank you!", "welcome")]
+    ("said", "expected"),
+    [("Hello", "story"), ("Hello!", "story"), ("Who are you?", "stories"), ("Thank you!", "welcome")],
 )
 def test_it_answers_politely(said: str, expected: str) -> None:
     assert expected in reply(("user", said))
