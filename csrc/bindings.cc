@@ -4,14 +4,11 @@
 // exceptions into Python's. Knows shapes, not arithmetic.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
-#include <nanobind/stl/optional.h>
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/shared_ptr.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/unique_ptr.h>
 #include <nanobind/stl/vector.h>
-
-#include <cstring>
 
 #include "cpu.h"
 #include "decoder.h"
@@ -68,11 +65,9 @@ Matrix matrix_of(const Array& array) {
 
 using Slots = nb::dict;
 
-const Array* find(const Slots& slots, const std::string& name, std::optional<Array>& holder) {
+Matrix matrix_in(const Slots& slots, const std::string& name) {
   nb::str key(name.c_str());
-  if (!slots.contains(key)) return nullptr;
-  holder = nb::cast<Array>(slots[key]);
-  return &*holder;
+  return slots.contains(key) ? matrix_of(nb::cast<Array>(slots[key])) : Matrix{};
 }
 
 // Any shape, flattened; float32 already (Python widens these few numbers).
@@ -84,9 +79,7 @@ Vector vector_of(const Slots& slots, const std::string& name) {
 }
 
 Linear linear_of(const Slots& slots, const std::string& name) {
-  std::optional<Array> holder;
-  const Array* array = find(slots, name, holder);
-  return {array ? matrix_of(*array) : Matrix{}, vector_of(slots, name + ".bias")};
+  return {matrix_in(slots, name), vector_of(slots, name + ".bias")};
 }
 
 NormWeights norm_of(const Slots& slots, const std::string& name) {
@@ -113,7 +106,7 @@ LayerWeights layer_of(const Slots& slots) {
 
 DecoderWeights weights_of(const Slots& outer, const nb::list& layers) {
   DecoderWeights weights;
-  weights.embed = linear_of(outer, "embed").weight;
+  weights.embed = matrix_in(outer, "embed");
   weights.final_norm = norm_of(outer, "final_norm");
   weights.lm_head = linear_of(outer, "lm_head");
   for (nb::handle layer : layers) weights.layers.push_back(layer_of(nb::cast<Slots>(layer)));

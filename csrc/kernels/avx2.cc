@@ -4,16 +4,9 @@
 #include <math.h>
 #include <string.h>
 
-#include "tables.h"
-
-// In this order: the algorithms are written in the terms of the simd header.
 // clang-format off
-#include "simd_avx2.h"
-#include "vector_math.h"
-#include "vector_attention.h"
-#include "vector_matmul.h"
-#include "vector_rows.h"
-#include "plain_rows.h"
+#include "simd_avx2.h"  // first: the others are written in its terms
+#include "vector_table.h"
 // clang-format on
 
 namespace influence {
@@ -21,20 +14,6 @@ namespace {
 bool supported(const CpuFeatures& cpu) { return cpu.avx2; }
 }  // namespace
 
-const KernelTable avx2_table = {
-    .name = "avx2",
-    .supported = supported,
-    .matmul = {matmul_kernel<FloatFormat<float>, 24>(), matmul_kernel<FloatFormat<F16>, 48>(),
-               matmul_kernel<SplitBF16Format, 48>()},
-    .attention = {attention_kernel<float>(), attention_kernel<F16>()},
-    .load_row = load_row,
-    .rms_norm = rms_norm,
-    .layer_norm = layer_norm,
-    .rope = rope,
-    .activate = activate,
-    .add = add,
-    .scale = scale,
-    .softcap = softcap,
-};
+constinit const KernelTable avx2_table = vector_table<SplitBF16Format>("avx2", supported);
 
 }  // namespace influence

@@ -7,16 +7,9 @@
 #include <math.h>
 #include <string.h>
 
-#include "tables.h"
-
-// In this order: the algorithms are written in the terms of the simd header.
 // clang-format off
-#include "simd_avx512.h"
-#include "vector_math.h"
-#include "vector_attention.h"
-#include "vector_matmul.h"
-#include "vector_rows.h"
-#include "plain_rows.h"
+#include "simd_avx512.h"  // first: the others are written in its terms
+#include "vector_table.h"
 // clang-format on
 
 namespace influence {
@@ -53,20 +46,7 @@ bool supported(const CpuFeatures& cpu) { return cpu.avx512_bf16; }
 
 }  // namespace
 
-const KernelTable avx512_bf16_table = {
-    .name = "avx512_bf16",
-    .supported = supported,
-    .matmul = {matmul_kernel<FloatFormat<float>, 24>(), matmul_kernel<FloatFormat<F16>, 48>(),
-               matmul_kernel<DotBF16Format, 48>()},
-    .attention = {attention_kernel<float>(), attention_kernel<F16>()},
-    .load_row = load_row,
-    .rms_norm = rms_norm,
-    .layer_norm = layer_norm,
-    .rope = rope,
-    .activate = activate,
-    .add = add,
-    .scale = scale,
-    .softcap = softcap,
-};
+constinit const KernelTable avx512_bf16_table =
+    vector_table<DotBF16Format>("avx512_bf16", supported);
 
 }  // namespace influence
