@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from influence.models.binding import Weights
 from influence.models.spec import ModelSpec, Rope, RopeScaling
 from influence.weights.tensor import NUMPY_DTYPES, DType, Tensor
+from support.bfloat16 import to_bfloat16
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,7 @@ class Extras:
 def rounded(values: np.ndarray, dtype: DType) -> np.ndarray:
     """float32 values as they would lie in a file of that dtype (bfloat16: its bits)."""
     if dtype == "BF16":
-        bits = np.ascontiguousarray(values, dtype=np.float32).view(np.uint32)
-        return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
+        return to_bfloat16(values)
     return values.astype(NUMPY_DTYPES[dtype])
 
 
