@@ -41,6 +41,7 @@ from support.memory_source import (
     expired,
     flipped,
     other_range,
+    remote,
     some_bytes,
     too_much,
 )
@@ -212,6 +213,18 @@ def test_an_update_that_fails_leaves_the_old_version_whole_d44(tmp_path: Path) -
     with SafeFolder(tmp_path) as folder:
         manifest = read_manifest(folder)
     assert manifest is not None and manifest.sha == ORIGIN.sha
+
+
+def test_a_file_of_which_nobody_tells_a_hash_is_said_to_be_unverified(tmp_path: Path) -> None:
+    for _ in range(2):  # also where it is here already
+        told: list[events.Event] = []
+        source = MemorySource({"config.json": b"{}", "model.safetensors": CONTENT})
+        files = [RemoteFile("config.json", 2), remote("model.safetensors", CONTENT)]
+        download(source, ORIGIN, files, tmp_path, on_event=told.append, options=options())
+        assert isinstance(told[0], events.Planned)
+        assert [event for event in told if isinstance(event, events.Unverified)] == [
+            events.Unverified("config.json")
+        ]
 
 
 def test_sizes_that_nobody_lists_are_found_out_d14(tmp_path: Path) -> None:

@@ -17,6 +17,13 @@ class Planned:
 
 
 @dataclass(frozen=True, slots=True)
+class Unverified:
+    """Nobody tells a hash of this file: that its bytes are right rests on the connection and the size alone."""
+
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
 class FileStarted:
     """The first bytes of a file are asked for."""
 
@@ -37,7 +44,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class FileDone:
-    """A file is whole and verified; it gets its name when all are."""
+    """A file is whole, and verified unless it was said to be Unverified; it gets its name when all are."""
 
     path: str
     size_bytes: int
@@ -75,5 +82,5 @@ class Installed:
     total_bytes: int
 
 
-Event = Planned | FileStarted | Progress | FileDone | Waiting | Retrying | Restarted | Installed
+Event = Planned | Unverified | FileStarted | Progress | FileDone | Waiting | Retrying | Restarted | Installed
 OnEvent = Callable[[Event], None]

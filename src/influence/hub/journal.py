@@ -43,7 +43,7 @@ def block_bytes_of(size_bytes: int, smallest: int = _MIN_BLOCK_BYTES) -> int:
 
 def part_key(file: RemoteFile, size_bytes: int, sha: str) -> str:
     """What parts of the same content share; a file without a published hash is known by its commit."""
-    identity = file.sha256 or file.git_sha1 or sha
+    identity = file.published_hash or sha
     return hashlib.sha256(f"{file.path}\0{size_bytes}\0{identity}".encode()).hexdigest()[:32]
 
 

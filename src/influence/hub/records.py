@@ -72,6 +72,11 @@ class RemoteFile:
     sha256: str | None = None  # of the content, for large files (LFS)
     git_sha1: str | None = None  # of "blob <size>\0" and the content, for all others
 
+    @property
+    def published_hash(self) -> str:
+        """What the content is held to; "" where nobody tells."""
+        return self.sha256 or self.git_sha1 or ""
+
 
 def summary_of(entry: Any) -> ModelSummary | None:
     """A search's entry; None for one without a name that could be asked for."""

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from influence.errors import DownloadFailed, WriteFailed
 from influence.hub.clock import Clock, SystemClock
-from influence.hub.events import Event, Installed, OnEvent, Planned, Waiting
+from influence.hub.events import Event, Installed, OnEvent, Planned, Unverified, Waiting
 from influence.hub.fetch import Fetcher
 from influence.hub.journal import Part, block_bytes_of, done_name, measure, part_key, path_key
 from influence.hub.manifest import (
@@ -180,8 +180,7 @@ def measured_record(folder: SafeFolder, name: str, file: RemoteFile, block_bytes
         measured = measure(fd, block_bytes, git=file.git_sha1 is not None)
     finally:
         os.close(fd)
-    published = file.sha256 or file.git_sha1
-    if not published or measured.problem(file):
+    if not file.published_hash or measured.problem(file):
         return None
     return measured.record(file, modified_ns, block_bytes)
 
@@ -202,6 +201,7 @@ class _Download:
         self._remove_unwanted(wanted, waiting=False)
         with ExitStack() as stack:
             parts = [self._part(file, stack) for file in wanted]
+            self._plan(files, parts, kept)
             fetched = self._fetch(parts, kept)
         records = tuple((kept | fetched)[file.path] for file in files)
         return self._install(records)
@@ -211,7 +211,7 @@ class _Download:
         record = self._old.file(file.path) if self._old else None
         if record and unchanged(self._folder, record):
             same_commit = self._old is not None and self._old.sha == self._origin.sha
-            if record.is_of(file) or (same_commit and not (file.sha256 or file.git_sha1)):
+            if record.is_of(file) or (same_commit and not file.published_hash):
                 return record
         for name in (file.path, *self._waiting(file.path)):
             block_bytes = block_bytes_of(file.size_bytes or 0, self._options.smallest_block_bytes)
@@ -240,14 +240,22 @@ class _Download:
         stack.callback(part.close)
         return part
 
-    def _fetch(self, parts: list[Part], kept: dict[str, FileRecord]) -> dict[str, FileRecord]:
+    def _plan(self, files: Sequence[RemoteFile], parts: list[Part], kept: dict[str, FileRecord]) -> None:
+        """Say what will come, and that there is room for it."""
         base = sum(record.size_bytes for record in kept.values())
         total = base + sum(part.size_bytes for part in parts)
         here = base + sum(part.done_bytes for part in parts)
-        self._on_event(Planned(len(parts) + len(kept), total, here, self._origin.sha))
+        self._on_event(Planned(len(files), total, here, self._origin.sha))
+        for file in files:
+            if not file.published_hash:
+                self._on_event(Unverified(file.path))
         self._check_space(total - here)
+
+    def _fetch(self, parts: list[Part], kept: dict[str, FileRecord]) -> dict[str, FileRecord]:
         if not parts:
             return {}
+        base = sum(record.size_bytes for record in kept.values())
+        total = base + sum(part.size_bytes for part in parts)
         options = self._options
         fetcher = Fetcher(
             self._source,
