@@ -78,7 +78,7 @@ class SamplingParams:
 
 @dataclass(frozen=True, slots=True)
 class Draw:
-    """One token to choose: from row `row` of the last forward, for `position`."""
+    """One token to choose (or to score): from row `row` of the last forward, for `position`."""
 
     row: int
     position: int  # of the token to be chosen; the counter of the random generator
@@ -88,6 +88,7 @@ class Draw:
     generated_counts: npt.NDArray[np.int64] | None = None  # how often each was
     allowed: npt.NDArray[np.bool_] | None = None  # (vocab_size,) False bans a token; None: all allowed
     n_logprobs: int = 0  # how many likeliest alternatives to report; -1: no logprobs at all
+    known_id: int | None = None  # the token is this one, as of a prompt; only its logprobs are wanted
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +109,7 @@ def sample_row(logits: Row, draw: Draw) -> Sample:
     require_finite_peak(logits, draw.position)
     # Below the peak an overflow to -inf is right, the weight is 0; above it is looked for.
     with np.errstate(over="ignore"):
-        token_id = choose(adjusted(logits, draw), draw)
+        token_id = choose(adjusted(logits, draw), draw) if draw.known_id is None else draw.known_id
         return with_logprobs(token_id, logits, draw.n_logprobs)
 
 

@@ -9,11 +9,13 @@
 It knows no protocol and no terminal; those are above.
 """
 
+from influence.generation.constraint import Constraint, ConstraintSource
 from influence.generation.events import (
     Completion,
     Event,
     Finished,
     FinishReason,
+    PromptScored,
     Statistics,
     Stream,
     TextDelta,
@@ -24,12 +26,15 @@ from influence.generation.prompt import Prompt, build_chat_prompt, build_prompt
 
 __all__ = [
     "Completion",
+    "Constraint",
+    "ConstraintSource",
     "Event",
     "FinishReason",
     "Finished",
     "GenerationParams",
     "Generator",
     "Prompt",
+    "PromptScored",
     "ResolvedParams",
     "Statistics",
     "Stream",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from queue import SimpleQueue
 from types import TracebackType
@@ -11,7 +11,7 @@ from typing import Literal, Self
 from influence.engines.sampling import Sample
 from influence.errors import InfluenceError
 
-# "stop": an EOS token or a stop string; "length": max_tokens or the context's end.
+# "stop": an EOS token, a stop string, a complete constraint; "length": max_tokens or the context's end.
 FinishReason = Literal["stop", "length", "cancelled"]
 
 
@@ -61,7 +61,18 @@ class Finished:
     stop_string: str | None = None  # the stop string that ended it, if one did
 
 
-Event = TextDelta | Finished
+@dataclass(frozen=True, slots=True)
+class PromptScored:
+    """How likely each token of the prompt was after those before it; comes before any text.
+
+    One entry a token. Nothing stands before the first, so that its entry is None.
+    """
+
+    logprobs: tuple[Sample | None, ...]
+
+
+Event = TextDelta | PromptScored | Finished
+OnEvent = Callable[[Event | InfluenceError], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,27 +85,36 @@ class Completion:
     finish_reason: FinishReason
     statistics: Statistics
     stop_string: str | None
+    prompt_logprobs: tuple[Sample | None, ...] = ()  # as in PromptScored, if they were asked for
 
 
 class Stream:
     """The events of one request, in order: iterate it, from one thread.
 
-    Any number of TextDelta, then one Finished or a raised InfluenceError. Its
-    queue is unbounded, so that a caller who does not read never holds up the
-    others; max_tokens bounds what can gather in it. Leaving its `with` block
-    cancels what still runs.
+    A PromptScored if it was asked for, any number of TextDelta, then one
+    Finished or a raised InfluenceError. Its queue is unbounded, so that a
+    caller who does not read never holds up the others; max_tokens bounds what
+    can gather in it. Leaving its `with` block cancels what still runs.
     """
 
-    def __init__(self, wake: Callable[[], None]) -> None:
-        """`wake` makes the generator look at `cancel_wanted`."""
+    def __init__(self, wake: Callable[[], None], on_event: OnEvent | None = None) -> None:
+        """`wake` makes the generator look at `cancel_wanted`; `on_event` is given what is not to be queued."""
         self._queue: SimpleQueue[Event | InfluenceError] = SimpleQueue()
         self._wake = wake
+        self._on_event = on_event
         self._ended = False
         self.cancel_wanted = False
 
     def put(self, event: Event | InfluenceError) -> None:
         """For the generator: hand over the next event."""
-        self._queue.put(event)
+        if self._on_event is None:
+            self._queue.put(event)
+            return
+        try:
+            self._on_event(event)
+        except Exception:  # whoever can't be told has left (his event loop is closed); others go on
+            self._on_event = _forget
+            self.cancel_wanted = True
 
     def cancel(self) -> None:
         """Ask for the end, from any thread; a Finished "cancelled" follows within a step.
@@ -106,11 +126,11 @@ class Stream:
 
     def collect(self) -> Completion:
         """Wait for the end; all of it as one."""
-        deltas: list[TextDelta] = []
+        events: list[Event] = []
         for event in self:
+            events.append(event)
             if isinstance(event, Finished):
-                return _joined(deltas, event)
-            deltas.append(event)
+                return completion_of(events, event)
         raise InfluenceError("the events of this request were read before")
 
     def __iter__(self) -> Iterator[Event]:
@@ -120,7 +140,7 @@ class Stream:
         if self._ended:
             raise StopIteration
         event = self._queue.get()
-        self._ended = not isinstance(event, TextDelta)
+        self._ended = isinstance(event, (Finished, InfluenceError))
         if isinstance(event, InfluenceError):
             raise event
         return event
@@ -137,7 +157,10 @@ class Stream:
         self.cancel()
 
 
-def _joined(deltas: list[TextDelta], end: Finished) -> Completion:
+def completion_of(events: Sequence[Event], end: Finished) -> Completion:
+    """What the events of one request say together; `end` is the last of them."""
+    deltas = [event for event in events if isinstance(event, TextDelta)]
+    scores = [event.logprobs for event in events if isinstance(event, PromptScored)]
     return Completion(
         text="".join(delta.text for delta in deltas),
         token_ids=tuple(token_id for delta in deltas for token_id in delta.token_ids),
@@ -145,4 +168,9 @@ def _joined(deltas: list[TextDelta], end: Finished) -> Completion:
         finish_reason=end.finish_reason,
         statistics=end.statistics,
         stop_string=end.stop_string,
+        prompt_logprobs=scores[0] if scores else (),
     )
+
+
+def _forget(event: Event | InfluenceError) -> None:
+    """In the place of a receiver that failed."""

@@ -31,10 +31,12 @@ class GenerationParams:
     stop: tuple[str, ...] = ()  # at most 32 strings of 1 to 512 characters; none of it is ever emitted
     ignore_eos: bool = False  # go on after an EOS token
     n_logprobs: int = -1  # -1: none; 0: of the chosen tokens; up to 20: also of that many likeliest
+    prompt_logprobs: int = -1  # likewise, of the prompt's own tokens; then the whole prompt is computed
 
     def __post_init__(self) -> None:
         _require_whole("max_tokens", self.max_tokens, 0, None)
         _require_whole("n_logprobs", self.n_logprobs, -1, MAX_LOGPROBS)
+        _require_whole("prompt_logprobs", self.prompt_logprobs, -1, MAX_LOGPROBS)
         if not isinstance(self.ignore_eos, bool):
             raise InvalidParameter("ignore_eos", self.ignore_eos, "true or false")
         object.__setattr__(self, "stop", _checked_stop(self.stop))

@@ -24,6 +24,7 @@ MAX_KEPT = 256  # sessions; a lookup compares with each
 class _Kept:
     token_ids: Ids  # (session.position,)
     session: Session
+    salt: str
 
 
 class PrefixCache:
@@ -38,26 +39,31 @@ class PrefixCache:
     def __len__(self) -> int:
         return len(self._kept)
 
-    def fork(self, prompt_ids: Sequence[int], context: int) -> Session | None:
+    def fork(self, prompt_ids: Sequence[int], context: int, salt: str = "") -> Session | None:
         """A session that holds the longest known prefix of the prompt; None if none is known.
 
         At least the prompt's last token is left to run, so that there are
         logits. Where rope depends on the context, only sessions of the same
-        context serve; elsewhere any that is long enough.
+        context serve; elsewhere any that is long enough. Of another salt none
+        does: how fast an answer comes would tell what others have asked.
         """
         wanted = np.asarray(prompt_ids[:-1], np.int64)
         best, n_best = None, 0
         for kept in self._kept:
-            if self._serves(kept, context) and (n := common_prefix(kept.token_ids, wanted)) > n_best:
+            if (
+                kept.salt == salt
+                and self._serves(kept, context)
+                and (n := common_prefix(kept.token_ids, wanted)) > n_best
+            ):
                 best, n_best = kept, n
         if best is None:
             return None
         self._touch(best)
         return best.session.fork(n_best)
 
-    def put(self, token_ids: Sequence[int], session: Session) -> None:
+    def put(self, token_ids: Sequence[int], session: Session, salt: str = "") -> None:
         """Take over a session that holds exactly `token_ids`; it may be closed at once."""
-        kept = _Kept(np.asarray(token_ids, np.int64), session)
+        kept = _Kept(np.asarray(token_ids, np.int64), session, salt)
         longer = next((other for other in self._kept if self._covers(other, kept)), None)
         if longer is not None:
             session.close()
@@ -89,7 +95,8 @@ class PrefixCache:
         """Whether `longer` serves every prompt that `shorter` does."""
         n = shorter.token_ids.size
         return (
-            self._serves(longer, shorter.session.context)
+            longer.salt == shorter.salt
+            and self._serves(longer, shorter.session.context)
             and longer.token_ids.size >= n
             and np.array_equal(longer.token_ids[:n], shorter.token_ids)
         )

@@ -28,6 +28,18 @@ def chunk_lengths(n_pending: Sequence[int], token_budget: int) -> list[int]:
     return lengths
 
 
+def within_rows(lengths: Sequence[int], scored: Sequence[bool], row_budget: int) -> list[int]:
+    """The lengths, cut so that scored chunks, which give a row of logits a token, keep to `row_budget` rows.
+
+    In order: a younger one waits until the older ones leave some of it.
+    """
+    cut = []
+    for length, is_scored in zip(lengths, scored, strict=True):
+        cut.append(min(length, row_budget) if is_scored else length)
+        row_budget -= cut[-1] if is_scored else 0
+    return cut
+
+
 def n_admitted(needs: Sequence[int], n_free_blocks: int, n_free_places: int) -> int:
     """How many of the waiting, oldest first, may begin now.
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -10,7 +11,8 @@ import numpy.typing as npt
 from influence.engines.base import Session, Step
 from influence.engines.sampling import Draw, Sample
 from influence.errors import InfluenceError
-from influence.generation.events import Finished, FinishReason, Statistics, Stream, TextDelta
+from influence.generation.constraint import Constraint
+from influence.generation.events import Finished, FinishReason, PromptScored, Statistics, Stream, TextDelta
 from influence.generation.params import GenerationParams
 from influence.generation.stop import CompletionText
 
@@ -52,14 +54,16 @@ class SequenceState:
     token_ids: list[int]  # the prompt, then what was sampled
     n_prompt: int
     params: GenerationParams
-    max_new_tokens: int  # max_tokens, or fewer where the context ends first; at least 1
+    max_new_tokens: int  # max_tokens, or fewer where the context ends first
     context: int  # of its session
     eos_ids: frozenset[int]  # tokens that end it
     text: CompletionText
     stream: Stream  # where its events go
     submitted_s: float
+    constraint: Constraint | None = None
+    salt: str = ""  # only prefixes of the same salt are shared
 
-    # Set by the generator at admission.
+    # Set by the loop at admission.
     session: Session | None = None
     n_cached: int = 0
     admitted_s: float | None = None
@@ -69,10 +73,16 @@ class SequenceState:
     _counts: TokenCounts = field(default_factory=TokenCounts)
     _prompt_ids: Ids | None = None  # distinct; made for the first draw that needs it
     _unsent: list[Sample] = field(default_factory=list)
+    _scores: list[Sample | None] = field(default_factory=lambda: [None])  # of the prompt's tokens so far
+    _scores_sent: bool = False
 
     @property
     def n_generated(self) -> int:
         return len(self.token_ids) - self.n_prompt
+
+    @property
+    def scores_prompt(self) -> bool:
+        return self.params.prompt_logprobs >= 0
 
     @property
     def n_run(self) -> int:
@@ -81,55 +91,90 @@ class SequenceState:
 
     @property
     def n_pending(self) -> int:
-        """Tokens to run before the next one can be sampled."""
-        return len(self.token_ids) - self.n_run
+        """Tokens to run before the next one can be sampled, or before the end where none is wanted.
+
+        What follows a prompt's last token interests nobody if no token is to be generated.
+        """
+        if self.max_new_tokens > 0:
+            return len(self.token_ids) - self.n_run
+        return self.n_prompt - 1 - self.n_run if self.scores_prompt else 0
 
     @property
     def max_positions(self) -> int:
         """The most that the session will hold; the last token sampled is never run."""
         return self.n_prompt + self.max_new_tokens - 1
 
+    def n_rows(self, n_tokens: int) -> int:
+        """Rows of logits that the next `n_tokens` pending tokens must give."""
+        if self.scores_prompt and self.n_run < self.n_prompt:
+            return n_tokens
+        return 1 if n_tokens == self.n_pending else 0
+
     def step(self, n_tokens: int) -> Step:
-        """The next `n_tokens` pending tokens; with logits if they are all."""
+        """The next `n_tokens` pending tokens."""
         if self.session is None:
             raise RuntimeError("a sequence runs only after its admission")
         begin = self.n_run
         chunk = self.token_ids[begin : begin + n_tokens]
-        return Step(self.session, chunk, n_logits=1 if n_tokens == self.n_pending else 0)
+        return Step(self.session, chunk, n_logits=self.n_rows(n_tokens))
 
-    def draw(self, row: int) -> Draw:
-        """How the token after the last is to be chosen."""
+    def draws(self, first_row: int, n_rows: int) -> list[Draw]:
+        """What is wanted of the `n_rows` that its last step gave: tokens scored, or the next one chosen."""
+        begin = self.n_run - n_rows
+        return [self._draw(first_row + i, begin + i + 1) for i in range(n_rows)]
+
+    def _draw(self, row: int, position: int) -> Draw:
         sampling = self.params.sampling
-        if not sampling.counts_tokens:
-            return Draw(row, len(self.token_ids), sampling, n_logprobs=self.params.n_logprobs)
+        if position < len(self.token_ids):
+            known_id, n_logprobs = self.token_ids[position], self.params.prompt_logprobs
+            return Draw(row, position, sampling, n_logprobs=n_logprobs, known_id=known_id)
+        draw = Draw(
+            row,
+            position,
+            sampling,
+            allowed=None if self.constraint is None else self.constraint.allowed(),
+            n_logprobs=self.params.n_logprobs,
+        )
+        return self._with_counts(draw) if sampling.counts_tokens else draw
+
+    def _with_counts(self, draw: Draw) -> Draw:
         if self._prompt_ids is None:
             self._prompt_ids = np.unique(np.asarray(self.token_ids[: self.n_prompt], np.int64))
-        return Draw(
-            row,
-            len(self.token_ids),
-            sampling,
+        return replace(
+            draw,
             prompt_ids=self._prompt_ids,
             generated_ids=self._counts.ids,
             generated_counts=self._counts.counts,
-            n_logprobs=self.params.n_logprobs,
         )
 
-    def accept(self, sample: Sample, now_s: float) -> FinishReason | None:
-        """Take the next token and emit the text it makes certain; why it was the last, if it was."""
+    def take(self, samples: Sequence[Sample], now_s: float) -> FinishReason | None:
+        """Take what came of `draws`, in their order; why the sequence ends, if it does."""
+        n_scores = min(len(samples), self.n_prompt - len(self._scores)) if self.scores_prompt else 0
+        self._scores += samples[:n_scores]
+        self._send_scores()
+        if self.max_new_tokens == 0:
+            return "length" if self.n_pending == 0 else None
+        return self._accept(samples[n_scores], now_s) if len(samples) > n_scores else None
+
+    def _accept(self, sample: Sample, now_s: float) -> FinishReason | None:
+        """Take the next token and emit the text it makes certain."""
         if self.first_token_s is None:
             self.first_token_s = now_s
         self.token_ids.append(sample.token_id)
         self._counts.add(sample.token_id)
         if sample.token_id in self.eos_ids:
             return "stop"
+        if self.constraint is not None:
+            self.constraint.accept(sample.token_id)
         self._unsent.append(sample)
         self._send(self.text.push(sample.token_id))
-        if self.text.matched is not None:
+        if self.text.matched is not None or (self.constraint is not None and self.constraint.is_complete):
             return "stop"
         return "length" if self.n_generated == self.max_new_tokens else None
 
     def finish(self, reason: FinishReason, now_s: float) -> None:
         """Emit what was held back, then the terminal event."""
+        self._send_scores()
         self._send(self.text.flush(), last=True)
         if self.text.matched is not None:  # the flush may complete a stop string
             reason = "stop"
@@ -138,6 +183,11 @@ class SequenceState:
     def fail(self, error: InfluenceError) -> None:
         """Emit the error as the terminal event."""
         self.stream.put(error)
+
+    def _send_scores(self) -> None:
+        if self.scores_prompt and not self._scores_sent and len(self._scores) == self.n_prompt:
+            self._scores_sent = True
+            self.stream.put(PromptScored(tuple(self._scores)))
 
     def _send(self, text: str, *, last: bool = False) -> None:
         """Emit a piece if there is text, or tokens that no later piece will carry."""

@@ -118,7 +118,7 @@ def _run(
 
 
 def _receive(stream: Stream, spinner: output.Spinner, *, show_text: bool) -> tuple[str, Finished]:
-    from influence.generation.events import Finished
+    from influence.generation.events import Finished, TextDelta
 
     pieces: list[str] = []
     end = None
@@ -127,7 +127,7 @@ def _receive(stream: Stream, spinner: output.Spinner, *, show_text: bool) -> tup
             spinner.stop()
             if isinstance(event, Finished):
                 end = event
-            else:
+            elif isinstance(event, TextDelta):
                 pieces.append(event.text)
                 line.add(event.text)
     if end is None:

@@ -1,0 +1,219 @@
+"""What the generator's thread does in a step: admit, plan, forward, sample, emit.
+
+The loop owns the sequences, the kept prefixes, and for its time the engine. It
+knows no thread, lock or queue: `generator.py` feeds it and calls `step`.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from influence.engines.base import Engine
+from influence.engines.sampling import Draw, Sample
+from influence.errors import EngineError, InfluenceError
+from influence.generation.events import FinishReason
+from influence.generation.prefix_cache import PrefixCache
+from influence.generation.scheduler import chunk_lengths, n_admitted, within_rows
+from influence.generation.sequence import SequenceState
+
+Chunk = tuple[SequenceState, int]  # a sequence, and how many of its pending tokens run in this step
+
+# Rows of logits that scored prompts may take in one step, of 4 bytes a number.
+SCORED_BYTES = 32 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class _Drawn:
+    """What one sequence wants of the rows of a step."""
+
+    sequence: SequenceState
+    draws: list[Draw]
+
+
+class Loop:
+    """Runs the sequences it is given, each as if it were alone. For one thread."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        cache: PrefixCache,
+        *,
+        tokens_per_step: int,
+        max_running: int,
+        clock: Callable[[], float],
+        on_left: Callable[[], None],
+    ) -> None:
+        """`on_left` is called for each sequence that ends, before its terminal event."""
+        self._engine = engine
+        self._cache = cache
+        self._tokens_per_step = tokens_per_step
+        self._max_running = max_running
+        self._clock = clock
+        self._on_left = on_left
+        self._waiting: deque[SequenceState] = deque()
+        self._running: list[SequenceState] = []
+
+    @property
+    def is_idle(self) -> bool:
+        return not self._running and not self._waiting
+
+    def add(self, sequence: SequenceState) -> None:
+        """Take a sequence that waits for its place."""
+        self._waiting.append(sequence)
+
+    def step(self) -> None:
+        """One step of everybody who can run; whoever ends gets his terminal event."""
+        for sequence in [*self._running, *self._waiting]:
+            if sequence.stream.cancel_wanted:
+                self._finish(sequence, "cancelled")
+        self._admit()
+        chunks = self._plan()
+        if chunks:
+            self._advance(chunks)
+
+    def cancel_all(self) -> None:
+        """End every sequence as "cancelled" and close all sessions."""
+        for sequence in [*self._running, *self._waiting]:
+            self._finish(sequence, "cancelled")
+        self._cache.clear()
+
+    def fail_all(self, error: BaseException) -> None:
+        """End every sequence with the error; the engine may be beyond use and is left alone."""
+        for sequence in [*self._running, *self._waiting]:
+            sequence.fail(_as_ours(error))
+
+    def _admit(self) -> None:
+        """Begin with those of the waiting that have a place and all the blocks they can need."""
+        pool = self._engine.kv_pool
+        reserved = sum(pool.blocks_for(sequence.max_positions) for sequence in self._running)
+        needs = [pool.blocks_for(sequence.max_positions) for sequence in self._waiting]
+        n = n_admitted(needs, pool.n_blocks - reserved, self._max_running - len(self._running))
+        for sequence in [self._waiting.popleft() for _ in range(n)]:
+            self._running.append(sequence)
+            sequence.admitted_s = self._clock()
+            try:
+                self._open_session(sequence)
+            except Exception as error:
+                self._fail(sequence, error)
+
+    def _open_session(self, sequence: SequenceState) -> None:
+        if sequence.n_pending == 0:
+            self._finish(sequence, "length")
+            return
+        if not sequence.scores_prompt:  # a score needs the logits of every position
+            sequence.session = self._cache.fork(sequence.token_ids, sequence.context, sequence.salt)
+        sequence.session = sequence.session or self._engine.new_session(sequence.context)
+        sequence.n_cached = sequence.n_run
+
+    def _plan(self) -> list[Chunk]:
+        """Who runs how many tokens now."""
+        lengths = chunk_lengths([s.n_pending for s in self._running], self._tokens_per_step)
+        rows = [s.scores_prompt and s.n_run < s.n_prompt for s in self._running]
+        lengths = within_rows(lengths, rows, max(1, SCORED_BYTES // (4 * self._engine.spec.vocab_size)))
+        return [(sequence, n) for sequence, n in zip(self._running, lengths, strict=True) if n]
+
+    def _advance(self, chunks: list[Chunk]) -> None:
+        """Forward and sample; what makes the batch fail fails alone, the others go on."""
+        self._make_room(chunks)
+        n_rows = [sequence.n_rows(n) for sequence, n in chunks]
+        try:
+            self._engine.forward([sequence.step(n) for sequence, n in chunks])
+        except Exception as error:
+            if len(chunks) == 1:
+                self._fail(chunks[0][0], error)
+            else:
+                for chunk in chunks:
+                    self._advance([chunk])
+            return
+        self._sample([sequence for sequence, _ in chunks], n_rows)
+
+    def _make_room(self, chunks: list[Chunk]) -> None:
+        """Evict kept prefixes until the step has its blocks; admission made sure that this suffices.
+
+        A block begun counts as new, because a fork copies the one it shares.
+        """
+        block_size = self._engine.kv_pool.block_size
+        needed = sum(-(-(s.n_run + n) // block_size) - s.n_run // block_size for s, n in chunks)
+        while self._engine.kv_pool.n_free < needed and self._cache.evict_one():
+            pass
+
+    def _sample(self, sequences: list[SequenceState], n_rows: list[int]) -> None:
+        """Choose or score tokens from each sequence's rows of logits."""
+        first_row, drawn = 0, []
+        for sequence, n in zip(sequences, n_rows, strict=True):
+            try:
+                if n:
+                    drawn.append(_Drawn(sequence, sequence.draws(first_row, n)))
+            except Exception as error:  # a constraint's
+                self._fail(sequence, error)
+            first_row += n
+        self._choose(drawn)
+
+    def _choose(self, drawn: list[_Drawn]) -> None:
+        if not drawn:
+            return
+        try:
+            samples = self._engine.sample([draw for one in drawn for draw in one.draws])
+        except Exception as error:
+            if len(drawn) == 1:
+                self._fail(drawn[0].sequence, error)
+            else:
+                for one in drawn:
+                    self._choose([one])
+            return
+        for one in drawn:
+            self._take(one.sequence, samples[: len(one.draws)])
+            del samples[: len(one.draws)]
+
+    def _take(self, sequence: SequenceState, samples: list[Sample]) -> None:
+        if sequence.n_generated == 0 and sequence.n_run >= sequence.n_prompt:
+            self._keep_prompt(sequence)
+        try:
+            reason = sequence.take(samples, self._clock())
+        except Exception as error:
+            self._fail(sequence, error)
+            return
+        if reason is not None:
+            self._finish(sequence, reason)
+
+    def _keep_prompt(self, sequence: SequenceState) -> None:
+        """Offer a finished prompt to others while its own sequence goes on.
+
+        Only whole blocks, which this sequence never writes again: so no copy is made.
+        """
+        n = sequence.n_prompt - sequence.n_prompt % self._engine.kv_pool.block_size
+        if n > 0 and sequence.session is not None:
+            self._cache.put(sequence.token_ids[:n], sequence.session.fork(n), sequence.salt)
+
+    def _finish(self, sequence: SequenceState, reason: FinishReason) -> None:
+        self._leave(sequence, keep=True)
+        try:
+            sequence.finish(reason, self._clock())
+        except Exception as error:  # the detokenizer's last words
+            sequence.fail(_as_ours(error))
+
+    def _fail(self, sequence: SequenceState, error: Exception) -> None:
+        self._leave(sequence, keep=False)
+        sequence.fail(_as_ours(error))
+
+    def _leave(self, sequence: SequenceState, *, keep: bool) -> None:
+        """Free the place before the terminal event, so that whoever reads that event may submit again."""
+        (self._running if sequence in self._running else self._waiting).remove(sequence)
+        session, n_run = sequence.session, sequence.n_run
+        sequence.session = None
+        if session is not None and keep and n_run > 0:
+            self._cache.put(sequence.token_ids[:n_run], session, sequence.salt)
+        elif session is not None:
+            session.close()
+        self._on_left()
+
+
+def _as_ours(error: BaseException) -> InfluenceError:
+    """The error itself, or a foreign one wrapped, its traceback kept as the cause."""
+    if isinstance(error, InfluenceError):
+        return error
+    ours = EngineError(f"the engine failed: {error!r}", hint="this is a defect: please report it")
+    ours.__cause__ = error
+    return ours
