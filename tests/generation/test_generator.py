@@ -5,13 +5,11 @@ from __future__ import annotations
 import itertools
 import signal
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from influence.engines.sampling import SamplingParams
 from influence.errors import (
     ContextFull,
     EngineError,
@@ -28,25 +26,7 @@ from influence.generation.params import GenerationParams
 from influence.models.spec import RopeScaling
 from support.fake_engine import PIECES, FakeDetokenizer, FakeEngine, fake_spec
 from support.generation_oracle import Expected, expected_of
-
-EOS = 31
-PROMPT = [3, 1, 4, 1, 5, 9, 2, 6]
-
-
-@contextmanager
-def running(engine: FakeEngine, **options: Any) -> Iterator[Generator]:
-    """A generator on `engine`; afterwards every block must be free."""
-    options = {"max_running": 8, "tokens_per_step": 16, "new_detokenizer": FakeDetokenizer, **options}
-    with Generator(engine, None, frozenset({EOS}), **options) as generator:  # type: ignore[arg-type]
-        yield generator
-    assert engine.sessions == []
-    assert engine.n_free == engine.n_blocks
-
-
-def params(max_tokens: int = 20, **values: Any) -> GenerationParams:
-    """By default 20 tokens, whatever they are."""
-    sampling = SamplingParams(**{"seed": 1, **values.pop("sampling", {})})
-    return GenerationParams(sampling, max_tokens, **{"ignore_eos": True, **values})
+from support.generators import EOS, PROMPT, Gate, params, running
 
 
 def facts(completion: Completion) -> Expected:
@@ -55,18 +35,6 @@ def facts(completion: Completion) -> Expected:
 
 def expected(engine: FakeEngine, prompt: list[int], asked: GenerationParams, context: int = 256) -> Expected:
     return expected_of(engine, prompt, asked, frozenset({EOS}), context)
-
-
-class Gate:
-    """Holds the engine before a forward until the test lets it go on."""
-
-    def __init__(self, engine: FakeEngine) -> None:
-        self.reached, self.opened = threading.Event(), threading.Event()
-        engine.before_forward = self.wait
-
-    def wait(self, steps: object) -> None:
-        self.reached.set()
-        assert self.opened.wait(20)
 
 
 # What one request gets.
@@ -440,6 +408,46 @@ def test_cancel_during_a_long_prompt_takes_effect_at_the_next_step() -> None:
         gate.opened.set()
         assert streams[0].collect().finish_reason == "cancelled"
     assert engine.batches == [[16]] * 4
+
+
+def test_a_receiver_of_events_gets_them_in_the_generators_thread_and_the_stream_none() -> None:
+    engine, got, ended = FakeEngine(), list[tuple[str, object]](), threading.Event()
+
+    def receive(event: object) -> None:
+        got.append((threading.current_thread().name, event))
+        if isinstance(event, Finished):
+            ended.set()
+
+    with running(engine) as generator:
+        stream = generator.submit(PROMPT, params(), on_event=receive)
+        assert ended.wait(20)
+        nothing_to_do = generator.submit(PROMPT, params(max_tokens=0), on_event=receive)
+    assert {name for name, _ in got} == {"influence-generator"}
+    *deltas, end, last = [event for _, event in got]
+    assert "".join(delta.text for delta in deltas) == expected(engine, PROMPT, params()).text  # type: ignore[attr-defined]
+    assert isinstance(end, Finished)
+    assert isinstance(last, Finished)
+    assert stream._queue.empty()
+    assert nothing_to_do._queue.empty()
+
+
+@pytest.mark.parametrize("fails_at", [1, 5, 21])
+def test_a_receiver_that_fails_ends_its_request_and_no_other(fails_at: int) -> None:
+    engine, n_calls = FakeEngine(), 0
+
+    def fail(_: object) -> None:
+        nonlocal n_calls
+        n_calls += 1
+        if n_calls >= fails_at:
+            raise RuntimeError("the event loop is closed")
+
+    with running(engine) as generator:
+        generator.submit(PROMPT, params(max_tokens=200), on_event=fail)
+        assert facts(generator.submit([7], params()).collect()) == expected(engine, [7], params())
+        for _ in range(5):
+            generator.submit([7], params()).collect()
+    assert n_calls == fails_at
+    assert engine.n_tokens < 200  # the first did not run to its end
 
 
 def test_leaving_the_with_block_of_a_stream_cancels_it() -> None:
