@@ -146,6 +146,14 @@ class Spinner:
             self._thread = threading.Thread(target=self._turn, daemon=True)
             self._thread.start()
 
+    @property
+    def is_shown(self) -> bool:
+        return self._thread is not None
+
+    def show(self, text: str) -> None:
+        """Turn beside another text from now on."""
+        self._text = visible(text)
+
     def say(self, text: str) -> None:
         """Tell the user something on a line of its own, above the spinner's."""
         say(f"{_ERASE_LINE}{text}" if self._thread is not None else text)
