@@ -13,6 +13,8 @@
     │   ├── InvalidAnswer          what it answered can't be understood, or is too much
     │   ├── UnsafeName             a file name that could leave the folder, or hide another
     │   ├── NoSafeWeights          the model has no weights in safetensors
+    │   ├── IncompleteModel        the index of its weights names a file that it has not
+    │   ├── HostsDisagree          two hosts tell different things of one model
     │   ├── DownloadFailed         the bytes did not come, for all the tries
     │   │   ├── LineBroken         one try: cut, stalled, too slow; another may succeed
     │   │   ├── LinkExpired        one try: a signed address is no longer good
@@ -194,6 +196,32 @@ class NoSafeWeights(HubError):
             hint="pickled weights can run code and are never opened: look for a conversion with `influence search`",
         )
         self.repo = repo
+
+
+class IncompleteModel(HubError):
+    """The index of the weights names files that the model has not: it could not be run."""
+
+    def __init__(self, repo: str, index: str, missing: list[str]) -> None:
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        super().__init__(
+            f"{repo} lacks {missing[0]!r}{more}, though its {index} names it",
+            hint="nothing was downloaded: choose another --revision, or tell its authors on the Hub",
+        )
+        self.repo = repo
+        self.missing = missing
+
+
+class HostsDisagree(HubError):
+    """Two hosts tell different things of one model; says what each does."""
+
+    def __init__(self, what: str, told: dict[str, str]) -> None:
+        (host, first), (other, second) = told.items()
+        super().__init__(
+            f"{what}: {host} says {first}, but {other} says {second}",
+            hint="nothing was downloaded: a mirror may lag behind (name a commit with --revision), "
+            "or change files (name another one with --mirror)",
+        )
+        self.told = told
 
 
 class DownloadFailed(HubError):

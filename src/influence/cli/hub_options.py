@@ -133,3 +133,7 @@ def hub_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in reversed(_OPTIONS):
         decorated = option(decorated)
     return decorated
+
+
+# The options as most commands have them.
+hub_options = hub_options_with(DEFAULT_MIRROR, "The hub to ask: a mirror, or https://huggingface.co.")

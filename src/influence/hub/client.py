@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import unicodedata
 from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING, Any
@@ -17,10 +16,11 @@ from influence.errors import (
 from influence.hub.answers import FileFacts
 from influence.hub.endpoint import OFFICIAL, Endpoint
 from influence.hub.http import Http, Json, next_page
-from influence.hub.names import RepoId, check_file_name, check_revision
+from influence.hub.names import RepoId, check_revision
 from influence.hub.records import ModelSummary, RemoteFile, Revision, file_of, revision_of, summary_of
 from influence.hub.refusals import Subject
 from influence.hub.token import Token
+from influence.hub.weights_index import MAX_INDEX_BYTES, shards_of
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -46,7 +46,6 @@ FIXED_FILES = (
     "model.safetensors",
 )
 _INDEX = "model.safetensors.index.json"
-_MAX_INDEX_BYTES = 16 << 20
 
 _PAGE_ENTRIES = 500
 _MAX_PAGES = 200
@@ -63,6 +62,7 @@ _EXPANDED = (
     "private",
     "lastModified",
     "safetensors",
+    "config",
 )
 
 
@@ -189,13 +189,9 @@ class Hub:
     def _shards(self, repo: RepoId, sha: str) -> list[str]:
         """The files that the index of the weights names."""
         try:
-            index = json.loads(self.read_file(repo, sha, _INDEX, _MAX_INDEX_BYTES))
-            shards = sorted(set(map(_shard_name, index["weight_map"].values())))
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            return shards_of(self.read_file(repo, sha, _INDEX, MAX_INDEX_BYTES))
+        except ValueError as error:
             raise InvalidAnswer(self.file_url(repo, sha, _INDEX), "names no shards") from error
-        for shard in shards:
-            check_file_name(shard)
-        return shards
 
     def file_url(self, repo: RepoId, sha: str, path: str) -> str:
         """Where the file's bytes are asked for."""
@@ -216,12 +212,6 @@ class Hub:
         """Exactly the bytes `begin` to `end` (not included) of a file; RangeRefused if it has fewer."""
         about = Subject(str(repo), sha, path)
         return self.http.read_range(self.file_url(repo, sha, path), begin, end, about=about)
-
-
-def _shard_name(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"{value!r} is no file name")
-    return value
 
 
 def _search_path(query: str, limit: int, author: str, sort: str, task: str) -> str:
