@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import functools
 import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -94,7 +95,7 @@ def _token_for(endpoint: Endpoint, given: str | None, on_notice: OnNotice) -> To
 
 def _read_token() -> str:
     """A line of standard input: unlike an argument, it stands in no list of processes."""
-    return click.get_text_stream("stdin").readline(_MAX_TOKEN_BYTES).strip()
+    return sys.stdin.readline(_MAX_TOKEN_BYTES).strip() if sys.stdin else ""
 
 
 _OPTIONS = (
