@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from influence.cli import output
-from influence.cli.options import text
+from influence.cli.options import Decorator, text
 
 if TYPE_CHECKING:
     from influence.hub.client import Hub
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 DEFAULT_MIRROR = "https://hf-mirror.com"
 _TOKEN_VARIABLE = "HF_TOKEN"
 _FROM_STDIN = "-"
-_MAX_TOKEN_BYTES = 1024
+_MAX_TOKEN_CHARACTERS = 1024
 
 OnNotice = Callable[[str], None]
 
@@ -94,46 +94,51 @@ def _token_for(endpoint: Endpoint, given: str | None, on_notice: OnNotice) -> To
 
 
 def _read_token() -> str:
-    """A line of standard input: unlike an argument, it stands in no list of processes."""
-    return sys.stdin.readline(_MAX_TOKEN_BYTES).strip() if sys.stdin else ""
+    """A line of standard input, unseen as it is typed: unlike an argument, it stands in no list of processes."""
+    if output.is_terminal(sys.stdin):
+        from getpass import getpass
+
+        return getpass("token: ").strip()
+    return sys.stdin.readline(_MAX_TOKEN_CHARACTERS).strip() if sys.stdin else ""
 
 
-_OPTIONS = (
-    click.option(
-        "-r",
-        "--mirror",
-        metavar="URL",
-        type=text,
-        default=DEFAULT_MIRROR,
-        show_default=True,
-        help="The hub to ask: a mirror, or https://huggingface.co.",
-    ),
-    click.option(
-        "--token",
-        metavar="TOKEN",
-        type=text,
-        help="A token for that host, which alone gets it; `-` reads it from standard input."
-        "  [default: HF_TOKEN, for https://huggingface.co only]",
-    ),
-    click.option(
-        "--allow-http",
-        is_flag=True,
-        help="Accept a mirror without encryption: anyone on the way can read and change what comes.",
-    ),
-)
+def hub_options_with(default_mirror: str, mirror_help: str) -> Decorator:
+    """Adds the options, with another default, which may be ""; the command gets `hub: HubOptions`."""
+    options = (
+        click.option(
+            "-r",
+            "--mirror",
+            metavar="URL",
+            type=text,
+            default=default_mirror,
+            show_default=bool(default_mirror),
+            help=mirror_help,
+        ),
+        click.option(
+            "--token",
+            metavar="TOKEN",
+            type=text,
+            help="A token for that host, which alone gets it; `-` reads it from standard input."
+            "  [default: HF_TOKEN, for https://huggingface.co only]",
+        ),
+        click.option(
+            "--allow-http",
+            is_flag=True,
+            help="Accept a mirror without encryption: anyone on the way can read and change what comes.",
+        ),
+    )
 
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(command)
+        def collected(mirror: str, token: str | None, allow_http: bool, **values: Any) -> Any:
+            return command(hub=HubOptions(mirror, token, allow_http), **values)
 
-def hub_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds the options; the command gets `hub: HubOptions`."""
+        decorated: Callable[..., Any] = collected
+        for option in reversed(options):
+            decorated = option(decorated)
+        return decorated
 
-    @functools.wraps(command)
-    def collected(mirror: str, token: str | None, allow_http: bool, **values: Any) -> Any:
-        return command(hub=HubOptions(mirror, token, allow_http), **values)
-
-    decorated: Callable[..., Any] = collected
-    for option in reversed(_OPTIONS):
-        decorated = option(decorated)
-    return decorated
+    return decorate
 
 
 # The options as most commands have them.
