@@ -1,0 +1,172 @@
+"""What every protocol is given: the model's facts, prompts, parameters, and submitting.
+
+One service stands over one generator. Its coroutines belong to one event loop;
+what takes long without waiting for the engine (templates, tokenizers, grammars)
+runs in its worker threads, so that streams go on meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from influence.errors import InvalidParameter
+from influence.generation.params import GenerationParams, resolve_params
+from influence.generation.prompt import Prompt, build_chat_prompt, encode_text
+from influence.server.errors import ApiError
+from influence.server.runs import Mailbox, Run
+
+if TYPE_CHECKING:
+    from influence.errors import InfluenceError
+    from influence.generation.constraint import ConstraintSource
+    from influence.generation.events import Event
+    from influence.generation.generator import Generator
+    from influence.generation.prompt import Message
+    from influence.models.generation_config import GenerationConfig
+    from influence.server.facts import ModelFacts
+    from influence.server.settings import Settings
+    from influence.text.chat_template import ChatTemplate
+    from influence.text.tokenizer import Tokenizer
+
+Result = TypeVar("Result")
+
+# Templates are rendered one at a time anyway, and the engine needs the cores.
+_N_WORKERS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class CompletionRequest:
+    """One prompt, and what is wanted of it."""
+
+    prompt_ids: Sequence[int]
+    params: GenerationParams  # of the first choice; choice i has its seed + i
+    n: int = 1  # choices
+    constraint: ConstraintSource | None = None
+    salt: str = ""  # prompts share computed prefixes only with those of the same salt
+
+
+class Service:
+    """A model that answers, and the requests that run on it.
+
+    `close` ends the worker threads; generator and engine are their maker's.
+    """
+
+    def __init__(
+        self,
+        generator: Generator,
+        tokenizer: Tokenizer,
+        template: ChatTemplate | None,
+        generation_config: GenerationConfig,
+        facts: ModelFacts,
+        settings: Settings,
+    ) -> None:
+        self.generator = generator
+        self.tokenizer = tokenizer
+        self.template = template
+        self.generation_config = generation_config
+        self.facts = facts
+        self.settings = settings
+        self.is_draining = False
+        self.runs: set[Run] = set()  # those that have not left the generator
+        self._mailbox: Mailbox | None = None
+        self._workers = ThreadPoolExecutor(_N_WORKERS, "influence-server")
+
+    async def chat_prompt(
+        self,
+        messages: Sequence[Message],
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        add_generation_prompt: bool = True,
+        variables: Mapping[str, Any] | None = None,
+    ) -> Prompt:
+        """A conversation in the model's template. Raises InvalidParameter, TokenizerError."""
+        return await self.in_worker(
+            build_chat_prompt,
+            self.tokenizer,
+            self.template,
+            messages,
+            tools=tools,
+            add_generation_prompt=add_generation_prompt,
+            variables=variables,
+        )
+
+    async def text_prompt(self, text: str) -> Prompt:
+        """A text as it is. Raises InvalidParameter, TokenizerError."""
+        token_ids = await self.in_worker(encode_text, self.tokenizer, text)
+        return Prompt(text, token_ids, used_template=False)
+
+    def params(self, given: Mapping[str, Any]) -> GenerationParams:
+        """What was given, then the model's own choices, then our defaults. Raises InvalidParameter."""
+        return resolve_params(given, self.generation_config).params
+
+    async def in_worker(self, work: Callable[..., Result], *args: Any, **kwargs: Any) -> Result:
+        """Something that computes for long, outside the event loop."""
+        return await asyncio.get_running_loop().run_in_executor(self._workers, partial(work, *args, **kwargs))
+
+    def submit(self, request: CompletionRequest) -> Run:
+        """Ask the generator for all choices of a request.
+
+        Raises, before any work, ContextFull, InvalidParameter, ServerBusy, and
+        ApiError where the server is about to end.
+        """
+        if self.is_draining:
+            raise self.ending()
+        if not 1 <= request.n <= self.settings.max_choices:
+            raise InvalidParameter("n", request.n, f"from 1 to {self.settings.max_choices}")
+        run = Run(request.n, self.runs.discard)
+        try:
+            for choice in range(request.n):
+                run.add(self._submit_choice(run, choice, request))
+        except BaseException:
+            run.cancel()  # the choices that found a place
+            raise
+        self.runs.add(run)
+        return run
+
+    def health(self) -> str:
+        """ "ok" while requests are taken, else why not."""
+        return "draining" if self.is_draining else "ok"
+
+    def ending(self) -> ApiError:
+        """What a request gets that comes, or still runs, when the server ends."""
+        return ApiError(
+            503,
+            "busy",
+            "the server is shutting down",
+            code="shutting_down",
+            retry_after_s=self.settings.drain_s,
+        )
+
+    def abort_all(self) -> None:
+        """End every run with an error that says why. In the loop."""
+        for run in tuple(self.runs):
+            run.abort(self.ending())
+
+    def close(self) -> None:
+        """End the worker threads, after what they have begun."""
+        self._workers.shutdown()
+
+    def _submit_choice(self, run: Run, choice: int, request: CompletionRequest) -> Any:
+        mailbox = self._mailbox_here()
+
+        def hand_over(event: Event | InfluenceError) -> None:
+            mailbox.put(run, choice, event)
+
+        sampling = request.params.sampling
+        return self.generator.submit(
+            request.prompt_ids,
+            replace(request.params, sampling=replace(sampling, seed=sampling.seed + choice)),
+            constraint=None if request.constraint is None else request.constraint.new(),
+            salt=request.salt,
+            on_event=hand_over,
+        )
+
+    def _mailbox_here(self) -> Mailbox:
+        loop = asyncio.get_running_loop()
+        if self._mailbox is None or self._mailbox.loop is not loop:
+            self._mailbox = Mailbox(loop)
+        return self._mailbox
