@@ -94,10 +94,16 @@ class ByteRuns:
         self._run = bytearray()
 
     def push(self, token: str) -> list[str]:
-        if matched := self._BYTE_TOKEN.fullmatch(token):
-            self._run.append(int(matched[1], 16))
-            return []
-        return [*self.flush(), token]
+        byte = self.byte_of(token)
+        if byte is None:
+            return [*self.flush(), token]
+        self._run.append(byte)
+        return []
+
+    def byte_of(self, token: str) -> int | None:
+        """The byte that a token stands for, None if it is none of those."""
+        matched = self._BYTE_TOKEN.fullmatch(token)
+        return int(matched[1], 16) if matched else None
 
     def flush(self) -> list[str]:
         if not self._run:
@@ -119,14 +125,17 @@ class ByteText:
         self._unfinished = b""  # at most 3 bytes
 
     def push(self, token: str) -> list[str]:
-        try:
-            new = bytes(map(_BYTE_OF_CHARACTER.__getitem__, token))
-        except KeyError:
-            new = token.encode("utf-8")
-        content = self._unfinished + new
+        content = self._unfinished + self.bytes_of(token)
         text, n_read = codecs.utf_8_decode(content, "replace", False)
         self._unfinished = content[n_read:]
         return [text]
+
+    def bytes_of(self, token: str) -> bytes:
+        """The bytes that a token stands for."""
+        try:
+            return bytes(map(_BYTE_OF_CHARACTER.__getitem__, token))
+        except KeyError:
+            return token.encode("utf-8")
 
     def flush(self) -> list[str]:
         text, _ = codecs.utf_8_decode(self._unfinished, "replace", True)
