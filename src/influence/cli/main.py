@@ -20,6 +20,7 @@ COMMANDS = {
     "inspect": "influence.cli.commands.inspect:inspect",
     "list": "influence.cli.commands.list:list_models",
     "plan": "influence.cli.commands.plan:plan",
+    "search": "influence.cli.commands.search:search",
     "show": "influence.cli.commands.show:show",
 }
 

@@ -39,6 +39,10 @@ class ModelSummary:
     private: bool = False
     last_modified: str = ""  # ISO 8601
     n_parameters_by_dtype: Mapping[str, int] = field(default_factory=dict)  # of its safetensors
+    # Of its config.json:
+    model_type: str = ""
+    architectures: tuple[str, ...] = ()
+    quantisation: str = ""  # the method, "" for none
 
     @property
     def author(self) -> str:
@@ -96,7 +100,20 @@ def summary_of(entry: Any) -> ModelSummary | None:
         private=record.get("private") is True,
         last_modified=_text(record.get("lastModified")),
         n_parameters_by_dtype=_counts(_record(record.get("safetensors")).get("parameters")),
+        **_config_facts(_record(record.get("config"))),
     )
+
+
+def _config_facts(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a summary that come from the excerpt of config.json which the Hub gives."""
+    quantisation = _record(config.get("quantization_config"))
+    method = _text(quantisation.get("quant_method")) or ("of an unknown method" if quantisation else "")
+    architectures = tuple(_text(name) for name in _list(config.get("architectures")))
+    return {
+        "model_type": _text(config.get("model_type")),
+        "architectures": architectures,
+        "quantisation": method,
+    }
 
 
 def revision_of(answer: Any, asked: RepoId, url: str) -> Revision:

@@ -55,6 +55,7 @@ FAMILIES: Mapping[str, Family] = {
 class Refusal:
     """A kind of model that no engine here runs, and what to use in its place."""
 
+    kind: str  # in a few words
     reason: str
     instead: str
     model_types: frozenset[str]
@@ -66,6 +67,7 @@ def _types(names: str) -> frozenset[str]:
 
 REFUSALS = (
     Refusal(
+        "a state space model",
         "state space and hybrid models keep a recurrent state, which this engine does not compute",
         "a transformer of that size, such as ibm-granite/granite-3.3-2b-instruct or Qwen/Qwen3-0.6B",
         _types(
@@ -74,6 +76,7 @@ REFUSALS = (
         ),
     ),
     Refusal(
+        "a mixture of experts",
         "mixture-of-experts models route tokens between experts, which this engine does not do",
         "a dense model of the same maker, such as mistralai/Mistral-7B-v0.1 or Qwen/Qwen3-4B",
         _types(
@@ -83,6 +86,7 @@ REFUSALS = (
         ),
     ),
     Refusal(
+        "encoder only",
         "encoder-only models give vectors or labels, they do not write text",
         "a language model, such as HuggingFaceTB/SmolLM2-135M-Instruct",
         _types(
@@ -92,6 +96,7 @@ REFUSALS = (
         ),
     ),
     Refusal(
+        "an encoder-decoder",
         "encoder-decoder models read their input with a second network, which this engine does not have",
         "a decoder-only model, such as HuggingFaceTB/SmolLM2-1.7B-Instruct",
         _types(
@@ -100,6 +105,7 @@ REFUSALS = (
         ),
     ),
     Refusal(
+        "it sees or hears",
         "models that see or hear have a second network for images or sound, which this engine does not run",
         "the text model of the same family, such as google/gemma-3-1b-it or Qwen/Qwen2.5-3B-Instruct",
         _types(
@@ -114,7 +120,8 @@ REFUSALS = (
 
 _QUANTISED = "quantised weights ({method}) can't be read here"
 _QUANTISED_HINT = "use the model that it was made from, in bfloat16 or float16"
-_NO_HEAD = ("ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering", "RewardModel")
+# Endings of architectures that have something else in place of the head that writes text.
+NO_HEAD = ("ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering", "RewardModel")
 
 
 def read_architecture(config: Config) -> Architecture:
@@ -131,14 +138,19 @@ def read_architecture(config: Config) -> Architecture:
 def family_of(config: Config) -> Family:
     """The family by `model_type`; raises UnsupportedModel or, where there is no model_type, InvalidConfig."""
     model_type = _model_type(config)
-    for refusal in REFUSALS:
-        if model_type in refusal.model_types:
-            raise _refused(config, f"{model_type}: {refusal.reason}", refusal.instead)
+    refusal = refusal_of(model_type)
+    if refusal is not None:
+        raise _refused(config, f"{model_type}: {refusal.reason}", refusal.instead)
     if model_type not in FAMILIES:
         raise _unknown(config, model_type)
     _refuse_quantised(config)
     _refuse_unlike_its_type(config, model_type)
     return FAMILIES[model_type]
+
+
+def refusal_of(model_type: str) -> Refusal | None:
+    """Why a known kind is not run here; None for one that is run, or not known."""
+    return next((refusal for refusal in REFUSALS if model_type in refusal.model_types), None)
 
 
 def _model_type(config: Config) -> str:
@@ -191,7 +203,7 @@ def _refuse_unlike_its_type(config: Config, model_type: str) -> None:
         )
     architectures = config.values.get("architectures")
     for name in architectures if isinstance(architectures, list) else ():
-        if isinstance(name, str) and name.endswith(_NO_HEAD):
+        if isinstance(name, str) and name.endswith(NO_HEAD):
             raise _refused(
                 config, f"{name[:80]} gives labels or scores, it does not write text", REFUSALS[2].instead
             )

@@ -11,7 +11,7 @@ from influence.cli import output, sealed
 from influence.cli.options import json_option
 
 # The commands that may open a connection; all others never do.
-COMMANDS_THAT_CONNECT: tuple[str, ...] = ()
+COMMANDS_THAT_CONNECT = ("plan", "search")
 _PROOF = ("generate", "Once upon a time", "--model-path", "demo", "--max-tokens", "16", "--seed", "0")
 _PROOF_TIMEOUT_S = 60
 
