@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
 
-from influence.errors import DownloadFailed, IntegrityError, ModelFilesMissing
-from influence.hub.store import Damage, entries, find, remove, repair, verify
-from support.downloads import BLOCK, CONTENT, NEW, content_of, fetch, one_file, options, own_files
+from influence.errors import DownloadFailed, ModelFilesMissing, WriteFailed
+from influence.hub.store import bytes_here, check_free, entries, find, remove
+from support.downloads import NEW, content_of, fetch, listing
 from support.memory_source import MemorySource, cut_after
 
 FOLDER = "org_name"
@@ -47,81 +46,6 @@ def test_a_name_of_nothing_is_not_found_and_leads_nowhere(tmp_path: Path, name: 
         find(shelf, name)
 
 
-def test_a_sound_model_verifies_and_remembers_when(tmp_path: Path) -> None:
-    folder = shelf_with(tmp_path, MemorySource(NEW))
-    clock = options().clock
-    clock.sleep(500.0)
-    read: list[str] = []
-    assert verify(folder, clock=clock, on_file=lambda record: read.append(record.path)) == []
-    manifest = find(tmp_path, FOLDER).manifest
-    assert manifest is not None and manifest.verified_at == clock.wall()
-    assert read == list(NEW)
-
-
-def damaged(folder: Path, at: int) -> None:
-    """One bit flipped, with size and time as before."""
-    path = folder / "model.safetensors"
-    status = path.stat()
-    content = bytearray(path.read_bytes())
-    content[at] ^= 1
-    path.write_bytes(content)
-    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
-
-
-@pytest.mark.parametrize("at", [0, 2 * BLOCK + 1, len(CONTENT) - 1])
-def test_one_wrong_bit_is_found_and_its_block_alone_comes_anew(tmp_path: Path, at: int) -> None:
-    source = one_file()
-    folder = shelf_with(tmp_path, source)
-    damaged(folder, at)
-    expected = Damage("model.safetensors", "has other bytes than were published", source.bytes_served)
-    [damage] = verify(folder, clock=options().clock)
-    assert (damage.path, damage.problem) == (expected.path, expected.problem)
-    again = one_file()
-    repair(folder, again, options())
-    last_block = len(CONTENT) % BLOCK
-    assert again.bytes_served == (last_block if at == len(CONTENT) - 1 else BLOCK)
-    assert content_of(folder) == again.contents
-    assert own_files(folder) == {"manifest.json", "lock"}
-
-
-@pytest.mark.parametrize("length", [0, 3 * BLOCK, 3 * BLOCK + 7, len(CONTENT) + 9])
-def test_a_file_of_another_length_keeps_its_sound_blocks(tmp_path: Path, length: int) -> None:
-    folder = shelf_with(tmp_path, one_file())
-    path = folder / "model.safetensors"
-    path.write_bytes((CONTENT + bytes(9))[:length])
-    again = one_file()
-    [damage] = repair(folder, again, options())
-    assert damage.problem == f"is {length} bytes long, not {len(CONTENT)}"
-    n_sound = min(length, len(CONTENT)) // BLOCK * BLOCK
-    assert again.bytes_served <= len(CONTENT) - n_sound
-    assert content_of(folder) == again.contents
-
-
-def test_a_missing_file_is_named_and_comes_back(tmp_path: Path) -> None:
-    folder = shelf_with(tmp_path, MemorySource(NEW))
-    (folder / "config.json").unlink()
-    again = MemorySource(NEW)
-    assert repair(folder, again, options()) == [Damage("config.json", "is missing", len(NEW["config.json"]))]
-    assert {path for path, _, _ in again.requests} == {"config.json"}
-    assert content_of(folder) == NEW
-
-
-def test_a_repair_from_a_wrong_source_is_refused(tmp_path: Path) -> None:
-    folder = shelf_with(tmp_path, one_file())
-    damaged(folder, 0)
-    wrong = MemorySource({"model.safetensors": bytes(len(CONTENT))})
-    with pytest.raises(IntegrityError):
-        repair(folder, wrong, options())
-    assert content_of(folder) == {}
-
-
-def test_a_users_own_folder_can_not_be_verified_and_is_left_as_it_is(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(ModelFilesMissing, match=r"manifest\.json"):
-        verify(tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
-
-
 def test_a_removed_model_is_gone_and_a_link_to_one_takes_nothing_with_it(tmp_path: Path) -> None:
     shelf = tmp_path / "shelf"
     folder = shelf_with(shelf, MemorySource(NEW))
@@ -130,3 +54,33 @@ def test_a_removed_model_is_gone_and_a_link_to_one_takes_nothing_with_it(tmp_pat
     assert content_of(folder) == NEW
     assert remove(find(shelf, "org/name")) > sum(map(len, NEW.values()))
     assert list(shelf.iterdir()) == []
+
+
+def test_a_folder_of_another_model_is_not_free(tmp_path: Path) -> None:
+    folder = shelf_with(tmp_path, MemorySource(NEW))
+    check_free(folder, "org/name", [])
+    check_free(tmp_path / "nowhere", "org/name", listing(NEW))
+    with pytest.raises(WriteFailed, match="another model, org/name"):
+        check_free(folder, "org_na/me", [])
+
+
+def test_a_users_own_file_is_not_replaced_but_the_published_one_is_welcome(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_bytes(NEW["config.json"])
+    (tmp_path / "notes.txt").write_text("mine")
+    check_free(tmp_path, "org/name", listing(NEW))
+    (tmp_path / "config.json").write_bytes(b'{"a": 2}')
+    with pytest.raises(WriteFailed, match=r"config\.json: is not the file"):
+        check_free(tmp_path, "org/name", listing(NEW))
+    (tmp_path / "config.json").unlink()
+    (tmp_path / "config.json").mkdir()
+    with pytest.raises(WriteFailed, match=r"config\.json: is not the file"):
+        check_free(tmp_path, "org/name", listing(NEW))
+
+
+def test_what_is_here_counts_while_it_is_as_it_was_verified(tmp_path: Path) -> None:
+    folder = shelf_with(tmp_path, MemorySource(NEW))
+    total = sum(map(len, NEW.values()))
+    assert bytes_here(folder, listing(NEW)) == total
+    (folder / "config.json").write_bytes(b'{"a": 22}')
+    assert bytes_here(folder, listing(NEW)) == total - len(NEW["config.json"])
+    assert bytes_here(tmp_path / "nowhere", listing(NEW)) == 0

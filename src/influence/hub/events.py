@@ -75,6 +75,15 @@ class Restarted:
 
 
 @dataclass(frozen=True, slots=True)
+class Reading:
+    """Files that are here are read, to be compared with what was published."""
+
+    path: str
+    done_bytes: int  # of all files that are to be read
+    total_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Installed:
     """All files have their names, and the manifest is written."""
 
@@ -82,5 +91,20 @@ class Installed:
     total_bytes: int
 
 
-Event = Planned | Unverified | FileStarted | Progress | FileDone | Waiting | Retrying | Restarted | Installed
+Event = (
+    Planned
+    | Unverified
+    | FileStarted
+    | Progress
+    | FileDone
+    | Waiting
+    | Retrying
+    | Restarted
+    | Reading
+    | Installed
+)
 OnEvent = Callable[[Event], None]
+
+
+def ignore(_: Event) -> None:
+    """For callers who do not look on."""

@@ -19,6 +19,7 @@ import os
 import re
 import threading
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from influence.hub.manifest import PARTS, FileRecord
@@ -82,8 +83,13 @@ class Measured:
         )
 
 
-def measure(fd: int, block_bytes: int, *, git: bool) -> Measured:
-    """Hashes of an open file, read once; git's, if wanted, is over a line with the size and the content."""
+def measure(
+    fd: int, block_bytes: int, *, git: bool, on_read: Callable[[int], None] = lambda n_bytes: None
+) -> Measured:
+    """Hashes of an open file, read once; git's, if wanted, is over a line with the size and the content.
+
+    `on_read` is told the length of each piece that was read.
+    """
     size = os.fstat(fd).st_size
     sha256, git_sha1 = hashlib.sha256(), hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
     blocks = []
@@ -95,6 +101,7 @@ def measure(fd: int, block_bytes: int, *, git: bool) -> Measured:
             if git:
                 git_sha1.update(chunk)
             crc = zlib.crc32(chunk, crc)
+            on_read(len(chunk))
         blocks.append(crc)
     return Measured(sha256.hexdigest(), git_sha1.hexdigest() if git else None, size, tuple(blocks))
 

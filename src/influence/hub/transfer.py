@@ -21,7 +21,7 @@ from pathlib import Path
 
 from influence.errors import DownloadFailed, WriteFailed
 from influence.hub.clock import Clock, SystemClock
-from influence.hub.events import Event, Installed, OnEvent, Planned, Unverified, Waiting
+from influence.hub.events import Installed, OnEvent, Planned, Unverified, Waiting, ignore
 from influence.hub.fetch import Fetcher
 from influence.hub.journal import Part, block_bytes_of, done_name, measure, part_key, path_key
 from influence.hub.manifest import (
@@ -70,17 +70,13 @@ class Options:
     system: FileSystem = SYSTEM
 
 
-def _ignore(_: Event) -> None:
-    pass
-
-
 def download(
     source: Source,
     origin: Origin,
     files: Sequence[RemoteFile],
     path: Path,
     *,
-    on_event: OnEvent = _ignore,
+    on_event: OnEvent = ignore,
     options: Options | None = None,
 ) -> Manifest:
     """Make the folder at `path` hold `files`, all of the commit that `source` gives.
@@ -109,7 +105,7 @@ def download(
 
 
 @contextmanager
-def locked(folder: SafeFolder, clock: Clock, on_event: OnEvent = _ignore) -> Iterator[None]:
+def locked(folder: SafeFolder, clock: Clock, on_event: OnEvent = ignore) -> Iterator[None]:
     """Held by one process at a time; the system frees it if that dies."""
     file = folder.open(LOCK, write=True)
     try:
