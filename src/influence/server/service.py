@@ -23,7 +23,7 @@ from influence.server.runs import Mailbox, Run
 if TYPE_CHECKING:
     from influence.errors import InfluenceError
     from influence.generation.constraint import ConstraintSource
-    from influence.generation.events import Event
+    from influence.generation.events import Event, Stream
     from influence.generation.generator import Generator
     from influence.generation.prompt import Message
     from influence.models.generation_config import GenerationConfig
@@ -120,7 +120,7 @@ class Service:
         run = Run(request.n, self.runs.discard)
         try:
             for choice in range(request.n):
-                run.add(self._submit_choice(run, choice, request))
+                run.add(self.submit_choice(run, choice, request, choice))
         except BaseException:
             run.cancel()  # the choices that found a place
             raise
@@ -150,11 +150,12 @@ class Service:
         """End the worker threads, after what they have begun."""
         self._workers.shutdown()
 
-    def _submit_choice(self, run: Run, choice: int, request: CompletionRequest) -> Any:
+    def submit_choice(self, run: Run, place: int, request: CompletionRequest, choice: int) -> Stream:
+        """Ask the generator for one choice of a request, which is number `place` of the run. Raises as `submit`."""
         mailbox = self._mailbox_here()
 
         def hand_over(event: Event | InfluenceError) -> None:
-            mailbox.put(run, choice, event)
+            mailbox.put(run, place, event)
 
         sampling = request.params.sampling
         return self.generator.submit(
