@@ -20,17 +20,13 @@ from influence.errors import (
     ServerBusy,
     TokenizerError,
 )
-from influence.generation.events import Completion, Finished, Stream, TextDelta
+from influence.generation.events import Finished, Stream, TextDelta
 from influence.generation.generator import Generator
 from influence.generation.params import GenerationParams
 from influence.models.spec import RopeScaling
 from support.fake_engine import PIECES, FakeDetokenizer, FakeEngine, fake_spec
 from support.generation_oracle import Expected, expected_of
-from support.generators import EOS, PROMPT, Gate, params, running
-
-
-def facts(completion: Completion) -> Expected:
-    return Expected(completion.text, completion.token_ids, completion.finish_reason, completion.stop_string)
+from support.generators import EOS, PROMPT, Gate, facts, params, running
 
 
 def expected(engine: FakeEngine, prompt: list[int], asked: GenerationParams, context: int = 256) -> Expected:
@@ -311,7 +307,7 @@ def test_a_conversation_goes_on_from_the_reply_before() -> None:
     assert facts(completion) == expected(engine, longer, params())
 
 
-def test_requests_that_run_at_once_share_whole_blocks_of_a_prompt() -> None:
+def test_a_prompt_that_another_request_runs_just_now_is_not_computed_again() -> None:
     engine, prompt = FakeEngine(block_size=4), [*PROMPT, 7, 8]
     streams: list[Stream] = []
 
@@ -323,7 +319,7 @@ def test_requests_that_run_at_once_share_whole_blocks_of_a_prompt() -> None:
     with running(engine) as generator:
         generator.submit(prompt, params(max_tokens=50)).collect()
         second = streams[0].collect()
-    assert second.statistics.cached_tokens == 8
+    assert second.statistics.cached_tokens == 9
     assert facts(second) == expected(engine, prompt, params())
 
 

@@ -27,8 +27,9 @@ def cache_of(engine: FakeEngine, *histories: Sequence[int], max_blocks: int = 10
     return cache
 
 
-def forked(cache: PrefixCache, prompt: Sequence[int], context: int = 256) -> list[int] | None:
-    session = cache.fork(prompt, context)
+def forked(cache: PrefixCache, prompt: Sequence[int], context: int = 256, salt: str = "") -> list[int] | None:
+    prefix = cache.find(prompt, context, salt)
+    session = None if prefix is None else prefix.session.fork(prefix.n_tokens)
     return session.history if isinstance(session, FakeSession) else None
 
 
@@ -103,6 +104,17 @@ def test_where_rope_depends_on_the_context_only_the_same_context_serves() -> Non
     assert forked(cache, [1, 2, 3, 4], context=64) == [1, 2, 3]
     assert forked(cache, [1, 2, 3, 4], context=256) == [1, 2]
     assert forked(cache, [1, 2, 3, 4], context=32) is None
+
+
+def test_prefixes_of_one_salt_serve_no_other() -> None:
+    engine = FakeEngine()
+    cache = PrefixCache(engine, 100)
+    cache.put([1, 2, 3], session_of(engine, [1, 2, 3]), "anna")
+    cache.put([1, 2], session_of(engine, [1, 2]), "ben")
+    assert forked(cache, [1, 2, 3, 4], salt="anna") == [1, 2, 3]
+    assert forked(cache, [1, 2, 3, 4], salt="ben") == [1, 2]
+    assert forked(cache, [1, 2, 3, 4]) is None
+    assert len(cache) == 2  # the longer one covers none of another salt
 
 
 HISTORIES = st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=12), max_size=12)

@@ -52,66 +52,61 @@ class Block:
 
 
 class FakeSession(Session):
+    """Shares blocks as real sessions do: a fork takes none, and who writes into a shared one copies it."""
+
     def __init__(self, engine: FakeEngine, context: int) -> None:
         self.engine, self.context = engine, context
         self.blocks: list[Block] = []
         self.closed = False
+        self._position = 0
 
     @property
     def position(self) -> int:
-        return len(self.history)
+        assert not self.closed, "a closed session is used"
+        return self._position
 
     @property
     def history(self) -> list[int]:
         assert not self.closed, "a closed session is used"
-        return [token_id for block in self.blocks for token_id in block.token_ids]
+        return [token_id for block in self.blocks for token_id in block.token_ids][: self._position]
 
     def rewind(self, position: int) -> None:
         self._check(position)
-        self._set(self.history[:position])
+        while len(self.blocks) > self.engine.kv_pool.blocks_for(position):
+            self.engine.release(self.blocks.pop())
+        self._position = position
 
     def fork(self, position: int) -> FakeSession:
         self._check(position)
         twin = FakeSession(self.engine, self.context)
-        n_blocks = self.engine.kv_pool.blocks_for(position)
-        twin.blocks = self.blocks[:n_blocks]
+        twin.blocks = self.blocks[: self.engine.kv_pool.blocks_for(position)]
+        twin._position = position
         for block in twin.blocks:
             block.n_owners += 1
-        if position < twin.position:  # the shared last block reaches further than the fork
-            twin._set(self.history[:position])
         self.engine.sessions.append(twin)
         return twin
 
     def close(self) -> None:
         if not self.closed:
-            while self.blocks:
-                self.engine.release(self.blocks.pop())
+            self.rewind(0)
             self.closed = True
             self.engine.sessions.remove(self)
 
     def append(self, token_ids: Sequence[int]) -> None:
         for token_id in token_ids:
-            if not self.blocks or len(self.blocks[-1].token_ids) == self.engine.block_size:
+            n_in_last = self._position % self.engine.block_size
+            if n_in_last == 0:
                 self.blocks.append(self.engine.take())
-            self._own_last()
-            self.blocks[-1].token_ids.append(token_id)
+            elif self.blocks[-1].n_owners > 1:
+                self._copy_last()
+            self.blocks[-1].token_ids[n_in_last:] = [token_id]
+            self._position += 1
 
-    def _own_last(self) -> None:
-        if self.blocks[-1].n_owners > 1:
-            shared = self.blocks.pop()
-            self.blocks.append(self.engine.take())
-            self.blocks[-1].token_ids = list(shared.token_ids)
-            self.engine.release(shared)
-
-    def _set(self, history: list[int]) -> None:
-        """Keep whole blocks of `history`; a last block of which only a part stays is copied."""
-        n_whole, n_part = divmod(len(history), self.engine.block_size)
-        for block in self.blocks[n_whole:]:
-            self.engine.release(block)
-        del self.blocks[n_whole:]
-        if n_part:
-            self.blocks.append(self.engine.take())
-            self.blocks[-1].token_ids = history[-n_part:]
+    def _copy_last(self) -> None:
+        shared = self.blocks[-1]
+        self.blocks[-1] = self.engine.take()
+        self.blocks[-1].token_ids = list(shared.token_ids)
+        self.engine.release(shared)
 
     def _check(self, position: int) -> None:
         if not 0 <= position <= self.position:

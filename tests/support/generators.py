@@ -8,9 +8,11 @@ from contextlib import contextmanager
 from typing import Any
 
 from influence.engines.sampling import SamplingParams
+from influence.generation.events import Completion
 from influence.generation.generator import Generator
 from influence.generation.params import GenerationParams
 from support.fake_engine import FakeDetokenizer, FakeEngine
+from support.generation_oracle import Expected
 
 EOS = 31
 PROMPT = [3, 1, 4, 1, 5, 9, 2, 6]
@@ -30,6 +32,10 @@ def params(max_tokens: int = 20, **values: Any) -> GenerationParams:
     """By default 20 tokens, whatever they are."""
     sampling = SamplingParams(**{"seed": 1, **values.pop("sampling", {})})
     return GenerationParams(sampling, max_tokens, **{"ignore_eos": True, **values})
+
+
+def facts(completion: Completion) -> Expected:
+    return Expected(completion.text, completion.token_ids, completion.finish_reason, completion.stop_string)
 
 
 class Gate:

@@ -17,6 +17,7 @@ from influence.generation.events import FinishReason
 from influence.generation.prefix_cache import PrefixCache
 from influence.generation.scheduler import chunk_lengths, n_admitted, within_rows
 from influence.generation.sequence import SequenceState
+from influence.generation.sharing import Lead, open_or_wait
 
 Chunk = tuple[SequenceState, int]  # a sequence, and how many of its pending tokens run in this step
 
@@ -53,7 +54,8 @@ class Loop:
         self._clock = clock
         self._on_left = on_left
         self._waiting: deque[SequenceState] = deque()
-        self._running: list[SequenceState] = []
+        self._running: list[SequenceState] = []  # in the order of their admission
+        self._leads: dict[SequenceState, Lead] = {}  # of those that wait for what another computes
 
     @property
     def is_idle(self) -> bool:
@@ -68,7 +70,10 @@ class Loop:
         for sequence in [*self._running, *self._waiting]:
             if sequence.stream.cancel_wanted:
                 self._finish(sequence, "cancelled")
+            elif sequence.n_pending == 0:  # nothing is asked of the engine
+                self._finish(sequence, "length")
         self._admit()
+        self._open_sessions()
         chunks = self._plan()
         if chunks:
             self._advance(chunks)
@@ -93,26 +98,35 @@ class Loop:
         for sequence in [self._waiting.popleft() for _ in range(n)]:
             self._running.append(sequence)
             sequence.admitted_s = self._clock()
-            try:
-                self._open_session(sequence)
-            except Exception as error:
-                self._fail(sequence, error)
+
+    def _open_sessions(self) -> None:
+        """Give a session to each that has none and need not wait for what an older one computes right now."""
+        for sequence in [s for s in self._running if s.session is None]:
+            lead = self._leads.get(sequence)
+            if lead is None or lead.is_ready:
+                try:
+                    self._open_session(sequence)
+                except Exception as error:
+                    self._fail(sequence, error)
 
     def _open_session(self, sequence: SequenceState) -> None:
-        if sequence.n_pending == 0:
-            self._finish(sequence, "length")
-            return
+        self._leads.pop(sequence, None)
         if not sequence.scores_prompt:  # a score needs the logits of every position
-            sequence.session = self._cache.fork(sequence.token_ids, sequence.context, sequence.salt)
+            older = self._running[: self._running.index(sequence)]
+            lead = open_or_wait(sequence, older, self._cache, self._engine.spec)
+            if lead is not None:
+                self._leads[sequence] = lead
+                return
         sequence.session = sequence.session or self._engine.new_session(sequence.context)
         sequence.n_cached = sequence.n_run
 
     def _plan(self) -> list[Chunk]:
         """Who runs how many tokens now."""
-        lengths = chunk_lengths([s.n_pending for s in self._running], self._tokens_per_step)
-        rows = [s.scores_prompt and s.n_run < s.n_prompt for s in self._running]
-        lengths = within_rows(lengths, rows, max(1, SCORED_BYTES // (4 * self._engine.spec.vocab_size)))
-        return [(sequence, n) for sequence, n in zip(self._running, lengths, strict=True) if n]
+        able = [sequence for sequence in self._running if sequence.session is not None]
+        lengths = chunk_lengths([s.n_pending for s in able], self._tokens_per_step)
+        scored = [s.scores_prompt and s.n_run < s.n_prompt for s in able]
+        lengths = within_rows(lengths, scored, max(1, SCORED_BYTES // (4 * self._engine.spec.vocab_size)))
+        return [(sequence, n) for sequence, n in zip(able, lengths, strict=True) if n]
 
     def _advance(self, chunks: list[Chunk]) -> None:
         """Forward and sample; what makes the batch fail fails alone, the others go on."""
@@ -201,8 +215,9 @@ class Loop:
     def _leave(self, sequence: SequenceState, *, keep: bool) -> None:
         """Free the place before the terminal event, so that whoever reads that event may submit again."""
         (self._running if sequence in self._running else self._waiting).remove(sequence)
+        self._leads.pop(sequence, None)
         session, n_run = sequence.session, sequence.n_run
-        sequence.session = None
+        sequence.session, sequence.has_ended = None, True
         if session is not None and keep and n_run > 0:
             self._cache.put(sequence.token_ids[:n_run], session, sequence.salt)
         elif session is not None:

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from influence.engines.base import Engine, Session
+from influence.models.spec import ModelSpec
 
 Ids = npt.NDArray[np.int64]
 
@@ -25,6 +26,14 @@ class _Kept:
     token_ids: Ids  # (session.position,)
     session: Session
     salt: str
+
+
+@dataclass(frozen=True, slots=True)
+class Prefix:
+    """What is known of a prompt: the first `n_tokens` of a kept session."""
+
+    session: Session
+    n_tokens: int
 
 
 class PrefixCache:
@@ -39,8 +48,8 @@ class PrefixCache:
     def __len__(self) -> int:
         return len(self._kept)
 
-    def fork(self, prompt_ids: Sequence[int], context: int, salt: str = "") -> Session | None:
-        """A session that holds the longest known prefix of the prompt; None if none is known.
+    def find(self, prompt_ids: Sequence[int] | Ids, context: int, salt: str = "") -> Prefix | None:
+        """The longest known prefix of the prompt, to fork at once; None if none is known.
 
         At least the prompt's last token is left to run, so that there are
         logits. Where rope depends on the context, only sessions of the same
@@ -50,16 +59,13 @@ class PrefixCache:
         wanted = np.asarray(prompt_ids[:-1], np.int64)
         best, n_best = None, 0
         for kept in self._kept:
-            if (
-                kept.salt == salt
-                and self._serves(kept, context)
-                and (n := common_prefix(kept.token_ids, wanted)) > n_best
-            ):
-                best, n_best = kept, n
+            if kept.salt == salt and serves(self._engine.spec, kept.session.context, context):
+                n = common_prefix(kept.token_ids, wanted)
+                best, n_best = (kept, n) if n > n_best else (best, n_best)
         if best is None:
             return None
         self._touch(best)
-        return best.session.fork(n_best)
+        return Prefix(best.session, n_best)
 
     def put(self, token_ids: Sequence[int], session: Session, salt: str = "") -> None:
         """Take over a session that holds exactly `token_ids`; it may be closed at once."""
@@ -86,17 +92,12 @@ class PrefixCache:
         while self.evict_one():
             pass
 
-    def _serves(self, kept: _Kept, context: int) -> bool:
-        if self._engine.spec.rope_depends_on_context:
-            return kept.session.context == context
-        return kept.session.context >= context
-
     def _covers(self, longer: _Kept, shorter: _Kept) -> bool:
         """Whether `longer` serves every prompt that `shorter` does."""
         n = shorter.token_ids.size
         return (
             longer.salt == shorter.salt
-            and self._serves(longer, shorter.session.context)
+            and serves(self._engine.spec, longer.session.context, shorter.session.context)
             and longer.token_ids.size >= n
             and np.array_equal(longer.token_ids[:n], shorter.token_ids)
         )
@@ -112,6 +113,11 @@ class PrefixCache:
     def _drop(self, kept: _Kept) -> None:
         self._kept.remove(kept)
         kept.session.close()
+
+
+def serves(spec: ModelSpec, context: int, wanted: int) -> bool:
+    """Whether a session made for `context` can go on as one for `wanted` positions."""
+    return context == wanted if spec.rope_depends_on_context else context >= wanted
 
 
 def common_prefix(a: Ids, b: Ids) -> int:

@@ -62,9 +62,11 @@ class SequenceState:
     submitted_s: float
     constraint: Constraint | None = None
     salt: str = ""  # only prefixes of the same salt are shared
+    prompt: Ids = field(init=False)  # its token ids once more, to compare with others'
 
-    # Set by the loop at admission.
+    # Set by the loop: at admission, when it first runs, and at the end.
     session: Session | None = None
+    has_ended: bool = False
     n_cached: int = 0
     admitted_s: float | None = None
 
@@ -75,6 +77,9 @@ class SequenceState:
     _unsent: list[Sample] = field(default_factory=list)
     _scores: list[Sample | None] = field(default_factory=lambda: [None])  # of the prompt's tokens so far
     _scores_sent: bool = False
+
+    def __post_init__(self) -> None:
+        self.prompt = np.asarray(self.token_ids, np.int64)
 
     @property
     def n_generated(self) -> int:
@@ -139,7 +144,7 @@ class SequenceState:
 
     def _with_counts(self, draw: Draw) -> Draw:
         if self._prompt_ids is None:
-            self._prompt_ids = np.unique(np.asarray(self.token_ids[: self.n_prompt], np.int64))
+            self._prompt_ids = np.unique(self.prompt)
         return replace(
             draw,
             prompt_ids=self._prompt_ids,
