@@ -59,6 +59,7 @@ class Finished:
     finish_reason: FinishReason
     statistics: Statistics
     stop_string: str | None = None  # the stop string that ended it, if one did
+    eos: Sample | None = None  # the EOS token that ended it, if one did and logprobs were asked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +87,7 @@ class Completion:
     statistics: Statistics
     stop_string: str | None
     prompt_logprobs: tuple[Sample | None, ...] = ()  # as in PromptScored, if they were asked for
+    eos: Sample | None = None
 
 
 class Stream:
@@ -169,6 +171,7 @@ def completion_of(events: Sequence[Event], end: Finished) -> Completion:
         statistics=end.statistics,
         stop_string=end.stop_string,
         prompt_logprobs=scores[0] if scores else (),
+        eos=end.eos,
     )
 
 

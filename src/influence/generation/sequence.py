@@ -75,6 +75,7 @@ class SequenceState:
     _counts: TokenCounts = field(default_factory=TokenCounts)
     _prompt_ids: Ids | None = None  # distinct; made for the first draw that needs it
     _unsent: list[Sample] = field(default_factory=list)
+    _eos: Sample | None = None
     _scores: list[Sample | None] = field(default_factory=lambda: [None])  # of the prompt's tokens so far
     _scores_sent: bool = False
 
@@ -168,6 +169,7 @@ class SequenceState:
         self.token_ids.append(sample.token_id)
         self._counts.add(sample.token_id)
         if sample.token_id in self.eos_ids:
+            self._eos = sample
             return "stop"
         if self.constraint is not None:
             self.constraint.accept(sample.token_id)
@@ -183,7 +185,8 @@ class SequenceState:
         self._send(self.text.flush(), last=True)
         if self.text.matched is not None:  # the flush may complete a stop string
             reason = "stop"
-        self.stream.put(Finished(reason, self._statistics(now_s), self.text.matched))
+        eos = self._eos if self.params.n_logprobs >= 0 else None
+        self.stream.put(Finished(reason, self._statistics(now_s), self.text.matched, eos))
 
     def fail(self, error: InfluenceError) -> None:
         """Emit the error as the terminal event."""
