@@ -1,30 +1,55 @@
 """Who gets how many tokens in a step, and who may begin: pure functions, no engine, no clock.
 
-First come, first served, both for a place and for prompt chunks: nobody is
-overtaken, so a large request is never starved by small ones. A sequence is
-admitted only if the blocks it can need at its very end are there besides all
-that the running ones can need, so that a running sequence never waits for
-memory and nothing is ever taken back.
+Places are given first come, first served: nobody is overtaken, so a large
+request is never starved by small ones. A sequence is admitted only if the
+blocks it can need at its very end are there besides all that the running ones
+can need, so that a running sequence never waits for memory and nothing is ever
+taken back.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+# How long a step should take at most while somebody waits for his next token: a
+# pause that a reader still takes for flow.
+STEP_S = 0.5
+# Prompt tokens that a step takes even then: with fewer the weights are read more often than paid for.
+MIN_PROMPT_TOKENS = 64
+
+
+def step_budget(most: int, n_decoding: int, s_per_token: float | None) -> int:
+    """The tokens of the next step: `most`, but while sequences decode only what keeps their pauses short.
+
+    `s_per_token`: what a prompt's token has taken lately; None: not known yet.
+    """
+    if n_decoding == 0 or s_per_token is None or s_per_token <= 0:
+        return most
+    return min(most, n_decoding + max(MIN_PROMPT_TOKENS, int(STEP_S / s_per_token)))
+
 
 def chunk_lengths(n_pending: Sequence[int], token_budget: int) -> list[int]:
     """How many tokens each running sequence runs in this step; 0 where it must wait.
 
     `n_pending`, oldest first: tokens that each has but did not run yet (at
-    least 1). A single one (a decode, or the end of a prompt) always runs; what
-    is left of the budget goes to longer prompts in order.
+    least 1). A single one (a decode, or the end of a prompt) always runs. Of
+    what is left of the budget the oldest prompt gets half, so that it always
+    gets on, and the rest goes to those that are done soonest, itself among
+    them: a short prompt does not wait behind a long one, and equal ones still
+    finish one after the other, which makes their mean wait the shortest.
     """
-    left = token_budget - sum(1 for pending in n_pending if pending == 1)
-    lengths = []
-    for pending in n_pending:
-        length = 1 if pending == 1 else max(0, min(pending, left))
-        left -= length if pending > 1 else 0
-        lengths.append(length)
+    lengths = [1 if pending == 1 else 0 for pending in n_pending]
+    left = token_budget - sum(lengths)
+    prompts = [i for i, pending in enumerate(n_pending) if pending > 1]
+    if not prompts or left <= 0:
+        return lengths
+    oldest = prompts[0]
+    lengths[oldest] = min(n_pending[oldest], -(-left // 2))
+    left -= lengths[oldest]
+    for i in sorted(prompts, key=lambda i: n_pending[i] - lengths[i]):
+        more = min(n_pending[i] - lengths[i], left)
+        lengths[i] += more
+        left -= more
     return lengths
 
 
