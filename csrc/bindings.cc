@@ -14,6 +14,7 @@
 #include "decoder.h"
 #include "kernels/kernels.h"
 #include "mapped_file_guard.h"
+#include "quantize.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -27,6 +28,10 @@ namespace {
 using Array = nb::ndarray<nb::ro, nb::numpy, nb::device::cpu>;
 using TokenIds = nb::ndarray<const int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Floats = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Bytes = nb::ndarray<uint8_t, nb::numpy, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using ConstBytes = nb::ndarray<const uint8_t, nb::numpy, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+
+constexpr int64_t kLargestSide = int64_t{1} << 31;
 
 // bfloat16 travels as the uint16 of its bits: numpy has no such type.
 DType dtype_of(const Array& array) {
@@ -63,11 +68,26 @@ Matrix matrix_of(const Array& array) {
   return matrix;
 }
 
+DType packed_dtype(const std::string& name) {
+  if (name == "q8") return DType::kQ8;
+  require(name == "q4", "packed weights are q8 or q4");
+  return DType::kQ4;
+}
+
 using Slots = nb::dict;
+
+// Packed weights as Python holds them: their bytes, and what they are of.
+struct PyPacked {
+  nb::object kept_alive;
+  Matrix matrix;
+};
 
 Matrix matrix_in(const Slots& slots, const std::string& name) {
   nb::str key(name.c_str());
-  return slots.contains(key) ? matrix_of(nb::cast<Array>(slots[key])) : Matrix{};
+  if (!slots.contains(key)) return {};
+  nb::handle slot = slots[key];
+  if (nb::isinstance<PyPacked>(slot)) return nb::cast<PyPacked&>(slot).matrix;
+  return matrix_of(nb::cast<Array>(slot));
 }
 
 // Any shape, flattened; float32 already (Python widens these few numbers).
@@ -252,6 +272,44 @@ void bind_decoder(nb::module_& m) {
       .def("logits", [](nb::handle_t<PyDecoder> self) { return logits(self); });
 }
 
+void pack_matrix(const Array& source, const std::string& dtype, const Bytes& out,
+                 const std::string& kernels, int n_threads) {
+  const Matrix matrix = matrix_of(source);
+  const DType packed = packed_dtype(dtype);
+  require(static_cast<int64_t>(out.size()) == packed_bytes(packed, matrix.rows, matrix.cols),
+          "out must have the bytes that packed_bytes tells");
+  const KernelTable& table = select_kernels(detect_cpu(), kernels);
+  nb::gil_scoped_release release;
+  pack(matrix, packed, table, n_threads, out.data());
+}
+
+void bind_packed(nb::module_& m) {
+  nb::class_<PyPacked>(m, "Packed")
+      .def(
+          "__init__",
+          [](PyPacked* self, const ConstBytes& bytes, const std::string& dtype, int64_t rows,
+             int64_t cols) {
+            Matrix matrix;
+            matrix.dtype = packed_dtype(dtype);
+            require(rows >= 1 && cols >= 1 && rows <= kLargestSide && cols <= kLargestSide,
+                    "a weight matrix may not be empty, nor have 2^31 rows or columns");
+            require(static_cast<int64_t>(bytes.size()) == packed_bytes(matrix.dtype, rows, cols),
+                    "the bytes are not those of so many packed rows and columns");
+            matrix.data = bytes.data();
+            matrix.rows = matrix.group_rows = rows;
+            matrix.cols = cols;
+            new (self) PyPacked{nb::cast(bytes), matrix};
+          },
+          "bytes"_a, "dtype"_a, "rows"_a, "cols"_a);
+  m.def(
+      "packed_bytes",
+      [](const std::string& dtype, int64_t rows, int64_t cols) {
+        return packed_bytes(packed_dtype(dtype), rows, cols);
+      },
+      "dtype"_a, "rows"_a, "cols"_a);
+  m.def("pack", &pack_matrix, "source"_a, "dtype"_a, "out"_a, "kernels"_a, "n_threads"_a);
+}
+
 }  // namespace
 
 NB_MODULE(_native, m) {
@@ -276,6 +334,7 @@ NB_MODULE(_native, m) {
   m.def("unwatch_mapped_file", &unwatch_mapped_file, "address"_a);
   bind_spec(m);
   bind_session(m);
+  bind_packed(m);
   bind_decoder(m);
   bind_kernels(m);
 }

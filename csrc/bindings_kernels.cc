@@ -30,6 +30,7 @@ using Row = nb::ndarray<float, nb::numpy, nb::ndim<1>, nb::c_contig, nb::device:
 using ConstRow = nb::ndarray<const float, nb::numpy, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Rows = nb::ndarray<float, nb::numpy, nb::ndim<2>, nb::device::cpu>;
 using ConstRows = nb::ndarray<const float, nb::numpy, nb::ndim<2>, nb::device::cpu>;
+using ConstPacked = nb::ndarray<const uint8_t, nb::numpy, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Slots = nb::ndarray<const int, nb::numpy, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 
 template <class AnyArray>
@@ -105,6 +106,19 @@ class Kernels {
     table_.matmul[static_cast<int>(x.dtype())].multiply(x.data(), x.n_tokens(), w.data(),
                                                         w.stride(0), size_of(w, 0), x.cols(),
                                                         out.data(), out.stride(0));
+  }
+
+  // `w` are the bytes of n_rows packed rows.
+  void multiply_packed(const Prepared& x, const ConstPacked& w, const Rows& out) const {
+    require_rows(out, "out");
+    require(is_packed(x.dtype()), "x was not prepared for packed weights");
+    require(static_cast<int64_t>(w.size()) == packed_bytes(x.dtype(), size_of(out, 1), x.cols()),
+            "w must hold as many packed rows as out has columns");
+    require(size_of(out, 0) == x.n_tokens(), "out must have x's tokens");
+    nb::gil_scoped_release release;
+    table_.matmul[static_cast<int>(x.dtype())].multiply(x.data(), x.n_tokens(), w.data(), 0,
+                                                        size_of(out, 1), x.cols(), out.data(),
+                                                        out.stride(0));
   }
 
   void store_kv(const ConstRow& key, const ConstRow& value, int64_t slot, const Array& keys,
@@ -188,7 +202,9 @@ class Kernels {
   static DType dtype_named(const std::string& name) {
     if (name == "f32") return DType::kF32;
     if (name == "f16") return DType::kF16;
-    require(name == "bf16", "weights are f32, f16 or bf16");
+    if (name == "q8") return DType::kQ8;
+    if (name == "q4") return DType::kQ4;
+    require(name == "bf16", "weights are f32, f16, bf16, q8 or q4");
     return DType::kBF16;
   }
 
@@ -256,6 +272,7 @@ void bind_kernels(nb::module_& m) {
       .def("rows_per_task", &Kernels::rows_per_task, "dtype"_a)
       .def("prepare", &Kernels::prepare, "dtype"_a, "x"_a)
       .def("multiply", &Kernels::multiply, "x"_a, "w"_a, "out"_a)
+      .def("multiply_packed", &Kernels::multiply_packed, "x"_a, "w"_a, "out"_a)
       .def("store_kv", &Kernels::store_kv, "key"_a, "value"_a, "slot"_a, "keys"_a, "values"_a)
       .def("attend", &Kernels::attend, "q"_a, "keys"_a, "values"_a, "first"_a, "last"_a,
            "softcap"_a, "max"_a, "sum"_a, "out"_a)

@@ -455,10 +455,9 @@ void Decoder::prepare(const float* x, int64_t row, std::span<const Product> prod
 // All products of one input as one loop over blocks of weight rows.
 void Decoder::multiply(Team& team, std::span<const Product> products, int64_t n_tokens) {
   constexpr int64_t kTasksPerThread = 8;  // enough that threads finish together
-  constexpr int64_t kMinRows = 8;         // a tile of rows that keeps the loads in flight
   int64_t all_rows = 0;
   for (const Product& product : products) all_rows += product.linear->weight.rows;
-  const int64_t fair = round_up(ceil_div(all_rows, n_threads() * kTasksPerThread), kMinRows);
+  const int64_t fair = ceil_div(all_rows, n_threads() * kTasksPerThread);
 
   struct Cut {
     int64_t rows, per_group, n_tasks;
@@ -467,7 +466,7 @@ void Decoder::multiply(Team& team, std::span<const Product> products, int64_t n_
   for (size_t i = 0; i < products.size(); ++i) {
     const Matrix& weight = products[i].linear->weight;
     const MatmulKernel& kernel = kernels_.matmul[static_cast<int>(weight.dtype)];
-    const int64_t rows = std::min(kernel.rows_per_task, fair);
+    const int64_t rows = std::min(kernel.rows_per_task, round_up(fair, kernel.row_unit));
     const int64_t per_group = ceil_div(weight.group_rows, rows);
     cuts[i] = {rows, per_group, per_group * (weight.rows / weight.group_rows)};
     n_tasks += cuts[i].n_tasks;

@@ -1,20 +1,17 @@
-// Weights as they lie in the mapped file. Nothing here owns memory.
+// Weights as they lie in a mapped file: the model's own, or one of packed weights
+// (packed.h). Nothing here owns memory.
 #pragma once
 
-#include "base.h"
+#include "packed.h"
 
 namespace influence {
-
-enum class DType : uint8_t { kF32, kF16, kBF16 };
-inline constexpr int kDTypeCount = 3;
-
-constexpr int64_t dtype_bytes(DType dtype) { return dtype == DType::kF32 ? 4 : 2; }
 
 // A weight matrix (rows, cols); columns are contiguous. Rows lie in equal
 // groups: row r begins at element
 //     (r / group_rows) * group_stride + (r % group_rows) * row_stride.
 // An ordinary matrix is one group. A projection inside a fused one, such as the
-// queries in GPT-NeoX's (head, 3, head_dim, hidden), is several.
+// queries in GPT-NeoX's (head, 3, head_dim, hidden), is several. A packed matrix
+// is one group of panels; only a panel's first row has an address.
 struct Matrix {
   const void* data = nullptr;  // null: absent
   DType dtype = DType::kF32;
@@ -27,6 +24,9 @@ struct Matrix {
   bool exists() const { return data != nullptr; }
 
   const void* row(int64_t r) const {
+    if (is_packed(dtype)) {
+      return static_cast<const char*>(data) + r / kPanelRows * panel_bytes(dtype, cols);
+    }
     int64_t element = (r / group_rows) * group_stride + (r % group_rows) * row_stride;
     return static_cast<const char*>(data) + element * dtype_bytes(dtype);
   }

@@ -6,6 +6,8 @@
 #include <cmath>
 #include <cstring>
 
+#include "pack_rows.h"
+#include "packed_rows.h"
 #include "plain_rows.h"
 #include "tables.h"
 
@@ -162,6 +164,8 @@ void load_row(DType dtype, const void* row, float scale, int64_t n, float* out) 
       return widen_row<F16>(row, scale, n, out);
     case DType::kBF16:
       return widen_row<BF16>(row, scale, n, out);
+    default:
+      break;  // packed: never asked for
   }
 }
 
@@ -211,7 +215,46 @@ void softcap(float* x, float cap, int64_t n) {
 
 template <class Element>
 constexpr MatmulKernel matmul_kernel() {
-  return {prepared_bytes, 32, prepare, multiply<Element>};
+  return {prepared_bytes, 32, prepare, multiply<Element>, 8};
+}
+
+// Row `row` and column `col` of a group of a panel, 128 added.
+template <DType kPacked>
+int32_t byte_of(const char* group, int64_t row, int64_t col) {
+  const auto* quads = reinterpret_cast<const uint8_t*>(group + kScaleBytes);
+  if (kPacked == DType::kQ8) return quads[col / 4 * kQuadBytes + 4 * row + col % 4];
+  const uint8_t both = quads[col / 8 * kQuadBytes + 4 * row + col % 4];
+  return kQ4Values[col % 8 < 4 ? both & 15 : both >> 4];
+}
+
+template <DType kPacked>
+void multiply_packed(const void* x, int64_t n_tokens, const void* w, int64_t, int64_t n_rows,
+                     int64_t cols, float* out, int64_t out_stride) {
+  using Row = PreparedRow<kPacked>;
+  const char* panels = static_cast<const char*>(w);
+  for (int64_t r = 0; r < n_rows; ++r) {
+    const char* panel = panels + r / kPanelRows * panel_bytes(kPacked, cols);
+    for (int64_t t = 0; t < n_tokens; ++t) {
+      const Row token(x, t, cols);
+      float total = 0;
+      for (int64_t g = 0; g < Row::n_groups(cols); ++g) {
+        const char* group = panel + g * group_bytes(kPacked);
+        int32_t sum = token.corrections[g];
+        for (int64_t k = 0; k < Row::kCols; ++k) {
+          sum += byte_of<kPacked>(group, r % kPanelRows, k) * token.values[g * Row::kCols + k];
+        }
+        const auto* scales = reinterpret_cast<const BF16*>(group);
+        total += static_cast<float>(sum) * to_float(scales[r % kPanelRows]) * token.scales[g];
+      }
+      out[t * out_stride + r] = total;
+    }
+  }
+}
+
+template <DType kPacked>
+constexpr MatmulKernel packed_kernel() {
+  return {packed_prepared_bytes<kPacked>, kPanelRows, packed_prepare<kPacked>,
+          multiply_packed<kPacked>, kPanelRows};
 }
 
 template <class Element>
@@ -226,9 +269,11 @@ bool supported(const CpuFeatures&) { return true; }
 const KernelTable generic_table = {
     .name = "generic",
     .supported = supported,
-    .matmul = {matmul_kernel<float>(), matmul_kernel<F16>(), matmul_kernel<BF16>()},
+    .matmul = {matmul_kernel<float>(), matmul_kernel<F16>(), matmul_kernel<BF16>(),
+               packed_kernel<DType::kQ8>(), packed_kernel<DType::kQ4>()},
     .attention = {attention_kernel<float>(), attention_kernel<F16>()},
     .load_row = load_row,
+    .pack_row = pack_row,
     .rms_norm = rms_norm,
     .layer_norm = layer_norm,
     .rope = rope,

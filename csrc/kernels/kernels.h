@@ -28,7 +28,7 @@ inline constexpr int64_t kBlockPositions = 64;
 inline constexpr int64_t kMaxQueries = 16;
 
 // y = x @ W^T for one dtype of W. Activations are first prepared (converted to
-// what the inner loop eats: float32, bfloat16, later int8 with scales), once
+// what the inner loop eats: float32, bfloat16, int8 with scales), once
 // for all matrices that share the input.
 struct MatmulKernel {
   // Bytes of one prepared row; a multiple of kAlignment.
@@ -49,6 +49,10 @@ struct MatmulKernel {
                    int64_t w_stride, int64_t n_rows, int64_t cols,
                    float* out,  // (n_tokens, n_rows), rows out_stride floats apart
                    int64_t out_stride);
+
+  // Tasks begin at multiples of this many rows: for packed weights, which have
+  // no w_stride, a panel; else the fewest that keep the loads in flight.
+  int64_t row_unit;
 };
 
 // One block of attention for several queries that share a KV head, with the
@@ -90,8 +94,13 @@ struct KernelTable {
   MatmulKernel matmul[kDTypeCount];  // by the dtype of the weights
   AttentionKernel attention[2];      // by the type of the cache: kF32, kF16
 
-  // out = float32(row) * scale, for a row of weights of any dtype (n,)
+  // out = float32(row) * scale, for a row of weights that are not packed (n,)
   void (*load_row)(DType dtype, const void* row, float scale, int64_t n, float* out);
+
+  // A row of weights into row `row` of a panel (packed.h). A group that holds NaN
+  // or infinity gets the scale NaN, so that what it touches is seen.
+  void (*pack_row)(DType packed, const float* weights,  // (cols,)
+                   int64_t cols, int64_t row, void* panel);
 
   // out = x / sqrt(mean(x^2) + eps) * (weight + offset)        all (n,); out may be x
   void (*rms_norm)(const float* x, const float* weight, float offset, float eps, int64_t n,

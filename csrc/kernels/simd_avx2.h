@@ -125,5 +125,42 @@ inline float max_of(Vector x) {
   return _mm_cvtss_f32(_mm_max_ss(half, _mm_movehdup_ps(half)));
 }
 
+// ---- 32 bytes, and the 8 whole numbers that sums of 4 of them are ----
+
+using Bytes = __m256i;
+// Of ints, not of long longs: sums in an array of __m256i stay in memory with GCC 12.
+using Ints = int __attribute__((vector_size(32)));
+
+inline Bytes load_bytes(const uint8_t* p) {
+  return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+}
+inline void store_bytes(uint8_t* p, Bytes x) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), x);
+}
+inline Bytes broadcast_four(const int8_t* p) {
+  int32_t four;
+  memcpy(&four, p, sizeof(four));
+  return _mm256_set1_epi32(four);
+}
+
+inline Bytes load_table(const uint8_t (&values)[16]) {
+  return _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(values)));
+}
+inline Bytes look_up(Bytes table, Bytes indices) { return _mm256_shuffle_epi8(table, indices); }
+inline Bytes low_halves(Bytes x) { return _mm256_and_si256(x, _mm256_set1_epi8(15)); }
+inline Bytes high_halves(Bytes x) { return low_halves(_mm256_srli_epi16(x, 4)); }
+
+inline Vector to_floats(Ints x) { return _mm256_cvtepi32_ps((__m256i)x); }
+
+// dot(sum, w, x) adds to each lane the products of its 4 weights, 128 too large,
+// with 4 activations; first_sum is what to begin with so that this comes right.
+// |x| times w with the sign of x: pairs stay within 2 * 127 * 127 < 2^15.
+inline Ints first_sum(int32_t) { return (Ints)_mm256_setzero_si256(); }
+inline Ints dot(Ints sum, Bytes w, Bytes x) {
+  const Bytes weights = _mm256_xor_si256(w, _mm256_set1_epi8(-128));
+  const __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(x), _mm256_sign_epi8(weights, x));
+  return sum + (Ints)_mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+}
+
 }  // namespace
 }  // namespace influence

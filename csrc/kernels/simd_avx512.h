@@ -14,6 +14,7 @@
 #pragma GCC diagnostic pop
 #endif
 #include <stdint.h>
+#include <string.h>
 
 namespace influence {
 namespace {
@@ -118,6 +119,49 @@ inline void store(float* p, Four x) { _mm_storeu_ps(p, x); }
 
 inline float sum_of(Vector x) { return _mm_cvtss_f32(four_sums(x, x, x, x)); }
 inline float max_of(Vector x) { return _mm512_reduce_max_ps(x); }
+
+// ---- 64 bytes, and the 16 whole numbers that sums of 4 of them are ----
+
+using Bytes = __m512i;
+// Of ints, not of long longs: sums in an array of __m512i stay in memory with GCC 12.
+using Ints = int __attribute__((vector_size(64)));
+
+inline Bytes load_bytes(const uint8_t* p) { return _mm512_loadu_si512(p); }
+inline void store_bytes(uint8_t* p, Bytes x) { _mm512_storeu_si512(p, x); }
+inline Bytes broadcast_four(const int8_t* p) {
+  int32_t four;
+  memcpy(&four, p, sizeof(four));
+  return _mm512_set1_epi32(four);
+}
+
+inline Bytes load_table(const uint8_t (&values)[16]) {
+  return _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(values)));
+}
+inline Bytes look_up(Bytes table, Bytes indices) { return _mm512_shuffle_epi8(table, indices); }
+inline Bytes low_halves(Bytes x) { return _mm512_and_si512(x, _mm512_set1_epi8(15)); }
+inline Bytes high_halves(Bytes x) { return low_halves(_mm512_srli_epi16(x, 4)); }
+
+inline Vector to_floats(Ints x) { return _mm512_cvtepi32_ps((__m512i)x); }
+
+// dot(sum, w, x) adds to each lane the products of its 4 weights, 128 too large,
+// with 4 activations; first_sum is what to begin with so that this comes right.
+#ifdef __AVX512VNNI__
+inline Ints first_sum(int32_t correction) { return (Ints)_mm512_set1_epi32(correction); }
+inline Ints dot(Ints sum, Bytes w, Bytes x) { 
+  return (Ints)_mm512_dpbusd_epi32((__m512i)sum, w, x);
+}
+#else
+// |x| times w with the sign of x: pairs stay within 2 * 127 * 127 < 2^15.
+inline Ints first_sum(int32_t) { return (Ints)_mm512_setzero_si512(); }
+inline Ints dot(Ints sum, Bytes w, Bytes x) {
+  const Bytes weights = _mm512_xor_si512(w, _mm512_set1_epi8(-128));
+  const __mmask64 negative = _mm512_movepi8_mask(x);
+  const Bytes with_sign =
+      _mm512_mask_sub_epi8(weights, negative, _mm512_setzero_si512(), weights);
+  const __m512i pairs = _mm512_maddubs_epi16(_mm512_abs_epi8(x), with_sign);
+  return sum + (Ints)_mm512_madd_epi16(pairs, _mm512_set1_epi16(1));
+}
+#endif
 
 }  // namespace
 }  // namespace influence

@@ -103,5 +103,37 @@ inline Four four_sums(Vector a, Vector b, Vector c, Vector d) {
 inline float sum_of(Vector x) { return first_lane(four_sums(x, x, x, x)); }
 inline float max_of(Vector x) { return vmaxvq_f32(x); }
 
+// ---- 16 bytes, and the 4 whole numbers that sums of 4 of them are ----
+
+using Bytes = uint8x16_t;
+using Ints = int32x4_t;
+
+inline Bytes load_bytes(const uint8_t* p) { return vld1q_u8(p); }
+inline void store_bytes(uint8_t* p, Bytes x) { vst1q_u8(p, x); }
+inline Bytes broadcast_four(const int8_t* p) {
+  uint32_t four;
+  memcpy(&four, p, sizeof(four));
+  return vreinterpretq_u8_u32(vdupq_n_u32(four));
+}
+
+inline Bytes load_table(const uint8_t (&values)[16]) { return vld1q_u8(values); }
+inline Bytes look_up(Bytes table, Bytes indices) { return vqtbl1q_u8(table, indices); }
+inline Bytes low_halves(Bytes x) { return vandq_u8(x, vdupq_n_u8(15)); }
+inline Bytes high_halves(Bytes x) { return vshrq_n_u8(x, 4); }
+
+inline Vector to_floats(Ints x) { return vcvtq_f32_s32(x); }
+
+// dot(sum, w, x) adds to each lane the products of its 4 weights, 128 too large,
+// with 4 activations; first_sum is what to begin with so that this comes right.
+// Sums of two products stay within 2 * 127 * 127 < 2^15.
+inline Ints first_sum(int32_t) { return vdupq_n_s32(0); }
+inline Ints dot(Ints sum, Bytes w, Bytes x) {
+  const int8x16_t weights = vreinterpretq_s8_u8(veorq_u8(w, vdupq_n_u8(128)));
+  const int8x16_t activations = vreinterpretq_s8_u8(x);
+  const int16x8_t low = vmull_s8(vget_low_s8(weights), vget_low_s8(activations));
+  const int16x8_t high = vmull_high_s8(weights, activations);
+  return vpadalq_s16(sum, vpaddq_s16(low, high));
+}
+
 }  // namespace
 }  // namespace influence

@@ -323,6 +323,7 @@ void multiply_many(const Product<Format>& p) {
 }
 
 inline constexpr int64_t kManyTokens = 48;
+inline constexpr int64_t kRowUnit = 8;  // the rows of a tile that one token meets
 
 template <class Format>
 void multiply(const void* x, int64_t n_tokens, const void* w, int64_t w_stride, int64_t n_rows,
@@ -347,7 +348,7 @@ void multiply(const void* x, int64_t n_tokens, const void* w, int64_t w_stride, 
 
 template <class Format, int64_t kRowsPerTask>
 constexpr MatmulKernel matmul_kernel() {
-  return {prepared_bytes<Format>, kRowsPerTask, prepare<Format>, multiply<Format>};
+  return {prepared_bytes<Format>, kRowsPerTask, prepare<Format>, multiply<Format>, kRowUnit};
 }
 
 }  // namespace

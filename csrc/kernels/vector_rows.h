@@ -123,6 +123,8 @@ void load_row(DType dtype, const void* row, float scale, int64_t n, float* out) 
       return widen_row<F16>(row, scale, n, out);
     case DType::kBF16:
       return widen_row<BF16>(row, scale, n, out);
+    default:
+      break;  // packed: never asked for
   }
 }
 

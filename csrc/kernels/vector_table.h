@@ -10,8 +10,10 @@
 #include "vector_math.h"
 #include "vector_attention.h"
 #include "vector_matmul.h"
+#include "vector_packed.h"
 #include "vector_rows.h"
 #include "plain_rows.h"
+#include "pack_rows.h"
 // clang-format on
 
 namespace influence {
@@ -23,9 +25,11 @@ constexpr KernelTable vector_table(const char* name, bool (*supported)(const Cpu
       .name = name,
       .supported = supported,
       .matmul = {matmul_kernel<FloatFormat<float>, 24>(), matmul_kernel<FloatFormat<F16>, 48>(),
-                 matmul_kernel<BF16Format, 48>()},
+                 matmul_kernel<BF16Format, 48>(), packed_kernel<Q8Panel>(),
+                 packed_kernel<Q4Panel>()},
       .attention = {attention_kernel<float>(), attention_kernel<F16>()},
       .load_row = load_row,
+      .pack_row = pack_row,
       .rms_norm = rms_norm,
       .layer_norm = layer_norm,
       .rope = rope,

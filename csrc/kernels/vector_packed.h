@@ -1,0 +1,198 @@
+// y = x @ W^T for weights packed in panels (packed.h). Include a simd_*.h first.
+//
+// Bytes moved: W once for each call, panel by panel in the order of memory; the
+// activations, a byte a number, stay in cache. Bound: with few tokens the memory
+// that W streams from; with many the integer dot products.
+//
+// Lanes are output rows, so no sum crosses lanes. A tile is kTokens x 4 vectors of
+// integer sums, begun anew in each group of columns: for each 4 columns, 4 vectors
+// of weights meet a broadcast of 4 activations of each token. At a group's end the
+// sums, exact so far, become floats and are added, times both scales, to the
+// outputs; that costs 3 operations after 16 (q8) or 8 (q4) dot products. An
+// output's groups are added in their order whatever the tile: the bits do not
+// depend on the shape.
+//
+// q4 is first unpacked to bytes, 512 columns of a panel (32 KiB) at a time.
+#pragma once
+
+#include "packed_rows.h"
+#include "unroll.h"
+
+namespace influence {
+namespace {
+
+inline constexpr int kPackedVectors = 4;  // of a tile
+inline constexpr int kPackedTokens = kAccumulators >= 24 ? 6 : 2;
+inline constexpr int64_t kPanelVectors = kPanelRows / kLanes;
+inline constexpr int64_t kVectorBytes = 4 * kLanes;
+
+// Some groups of a panel, a byte for each weight.
+struct Slab {
+  const char* scales;     // of the first group
+  const uint8_t* quads;   // of the first group
+  int64_t scales_stride;  // bytes from group to group
+  int64_t quads_stride;
+};
+
+// The groups [first, first + n) of a panel: as they lie,
+struct Q8Panel {
+  static constexpr DType kType = DType::kQ8;
+  static constexpr int64_t kSlabGroups = 1 << 30;
+  static constexpr int64_t kScratchBytes = 1;
+
+  static Slab slab(const char* panel, int64_t first, int64_t, uint8_t*) {
+    const char* group = panel + first * group_bytes(kType);
+    return {group, reinterpret_cast<const uint8_t*>(group + kScaleBytes), group_bytes(kType),
+            group_bytes(kType)};
+  }
+};
+
+// or unpacked.
+struct Q4Panel {
+  static constexpr DType kType = DType::kQ4;
+  static constexpr int64_t kSlabGroups = 16;
+  static constexpr int64_t kGroupQuadBytes = group_cols(kType) / 4 * kQuadBytes;
+  static constexpr int64_t kScratchBytes = kSlabGroups * kGroupQuadBytes;
+
+  static Slab slab(const char* panel, int64_t first, int64_t n, uint8_t* scratch) {
+    const char* group = panel + first * group_bytes(kType);
+    for (int64_t i = 0; i < n; ++i) {
+      unpack(group + i * group_bytes(kType) + kScaleBytes, scratch + i * kGroupQuadBytes);
+    }
+    return {group, scratch, group_bytes(kType), kGroupQuadBytes};
+  }
+
+ private:
+  static void unpack(const char* codes, uint8_t* quads) {
+    const Bytes values = load_table(kQ4Values);
+    for (int64_t pair = 0; pair < group_cols(kType) / 8; ++pair) {
+      for (int64_t at = 0; at < kQuadBytes; at += kVectorBytes) {
+        const Bytes both = load_bytes(reinterpret_cast<const uint8_t*>(codes) + at);
+        store_bytes(quads + at, look_up(values, low_halves(both)));
+        store_bytes(quads + kQuadBytes + at, look_up(values, high_halves(both)));
+      }
+      codes += kQuadBytes;
+      quads += 2 * kQuadBytes;
+    }
+  }
+};
+
+// What a multiply is about.
+struct PackedProduct {
+  const void* x;  // prepared rows
+  int64_t n_tokens;
+  int64_t cols;
+  float* out;
+  int64_t out_stride;
+};
+
+// One group of a tile: kTokens tokens, kPackedVectors vectors of rows from `vector` on.
+template <class Panel, int kTokens>
+inline void add_group(const PreparedRow<Panel::kType>* rows, int64_t group, const char* scales,
+                      const uint8_t* quads, int64_t vector,
+                      Vector (*total)[kPanelVectors]) {  // (kTokens,)
+  constexpr int64_t kCols = group_cols(Panel::kType);
+  Ints sum[kTokens][kPackedVectors];
+  UNROLL
+  for (int t = 0; t < kTokens; ++t) {
+    UNROLL
+    for (int v = 0; v < kPackedVectors; ++v) sum[t][v] = first_sum(rows[t].corrections[group]);
+  }
+  const uint8_t* w = quads + vector * kVectorBytes;
+  for (int64_t k = 0; k < kCols; k += 4, w += kQuadBytes) {
+    Bytes weights[kPackedVectors];
+    UNROLL
+    for (int v = 0; v < kPackedVectors; ++v) weights[v] = load_bytes(w + v * kVectorBytes);
+    UNROLL
+    for (int t = 0; t < kTokens; ++t) {
+      const Bytes x = broadcast_four(rows[t].values + group * kCols + k);
+      UNROLL
+      for (int v = 0; v < kPackedVectors; ++v) sum[t][v] = dot(sum[t][v], weights[v], x);
+    }
+  }
+  Vector scale[kPackedVectors];
+  UNROLL
+  for (int v = 0; v < kPackedVectors; ++v) {
+    scale[v] = load(reinterpret_cast<const BF16*>(scales) + (vector + v) * kLanes);
+  }
+  UNROLL
+  for (int t = 0; t < kTokens; ++t) {
+    UNROLL
+    for (int v = 0; v < kPackedVectors; ++v) {
+      total[t][vector + v] = multiply_add(to_floats(sum[t][v]) * scale[v],
+                                          broadcast(rows[t].scales[group]), total[t][vector + v]);
+    }
+  }
+}
+
+// The slab's groups [first_group, first_group + n_groups) for kTokens tokens, added to
+// the outputs of n_rows rows; the first groups of a row begin them.
+template <class Panel, int kTokens>
+void multiply_slab(const PackedProduct& p, int64_t token, const Slab& slab, int64_t first_group,
+                   int64_t n_groups, int64_t first_row, int64_t n_rows) {
+  using Row = PreparedRow<Panel::kType>;
+  float* out = p.out + token * p.out_stride + first_row;
+  Row rows[kTokens];
+  for (int t = 0; t < kTokens; ++t) rows[t] = Row(p.x, token + t, p.cols);
+  Vector total[kTokens][kPanelVectors];
+  for (int t = 0; t < kTokens; ++t) {
+    for (int64_t v = 0; v < kPanelVectors; ++v) {
+      const int64_t left = n_rows - v * kLanes;
+      total[t][v] = first_group == 0 || left <= 0
+                        ? zero()
+                        : load(out + t * p.out_stride + v * kLanes, left);
+    }
+  }
+  for (int64_t g = 0; g < n_groups; ++g) {
+    for (int64_t v = 0; v < kPanelVectors; v += kPackedVectors) {
+      add_group<Panel, kTokens>(rows, first_group + g, slab.scales + g * slab.scales_stride,
+                                slab.quads + g * slab.quads_stride, v, total);
+    }
+  }
+  for (int t = 0; t < kTokens; ++t) {
+    for (int64_t v = 0; v * kLanes < n_rows; ++v) {
+      store(out + t * p.out_stride + v * kLanes, total[t][v], n_rows - v * kLanes);
+    }
+  }
+}
+
+template <class Panel, int kTokens = kPackedTokens>
+void multiply_slab_of(int64_t n_tokens, const PackedProduct& p, int64_t token, const Slab& slab,
+                      int64_t first_group, int64_t n_groups, int64_t first_row, int64_t n_rows) {
+  if (n_tokens == kTokens) {
+    multiply_slab<Panel, kTokens>(p, token, slab, first_group, n_groups, first_row, n_rows);
+  } else if constexpr (kTokens > 1) {
+    multiply_slab_of<Panel, kTokens - 1>(n_tokens, p, token, slab, first_group, n_groups,
+                                         first_row, n_rows);
+  }
+}
+
+template <class Panel>
+void multiply_packed(const void* x, int64_t n_tokens, const void* w, int64_t, int64_t n_rows,
+                     int64_t cols, float* out, int64_t out_stride) {
+  alignas(kAlignment) uint8_t scratch[Panel::kScratchBytes];
+  const PackedProduct p = {x, n_tokens, cols, out, out_stride};
+  const TokenTiles tiles(n_tokens, kPackedTokens);
+  const int64_t n_groups = ceil_div(cols, group_cols(Panel::kType));
+  const char* panel = static_cast<const char*>(w);
+  for (int64_t row = 0; row < n_rows; row += kPanelRows, panel += panel_bytes(Panel::kType, cols)) {
+    const int64_t rows = n_rows - row < kPanelRows ? n_rows - row : kPanelRows;
+    for (int64_t group = 0; group < n_groups; group += Panel::kSlabGroups) {
+      const int64_t left = n_groups - group;
+      const int64_t n = left < Panel::kSlabGroups ? left : Panel::kSlabGroups;
+      const Slab slab = Panel::slab(panel, group, n, scratch);
+      for (int64_t tile = 0; tile < tiles.n_tiles; ++tile) {
+        multiply_slab_of<Panel>(tiles.size(tile), p, tiles.begin(tile), slab, group, n, row, rows);
+      }
+    }
+  }
+}
+
+template <class Panel>
+constexpr MatmulKernel packed_kernel() {
+  return {packed_prepared_bytes<Panel::kType>, kPanelRows, packed_prepare<Panel::kType>,
+          multiply_packed<Panel>, kPanelRows};
+}
+
+}  // namespace
+}  // namespace influence
