@@ -34,6 +34,7 @@
     │   └── NumericError           the model computed NaN or infinity
     └── RequestError               what was asked for can't be done
         ├── InvalidParameter       a value out of its range
+        ├── PortUnavailable        the server can't have the port that it should listen on
         └── ServerBusy             no place for another request now
 
 A leaf is a situation that a user can be in. Its constructor takes facts and
@@ -408,6 +409,15 @@ class InvalidParameter(RequestError):
         self.name = name
         self.value = value
         self.expected = expected
+
+
+class PortUnavailable(RequestError):
+    """The server can't have the port that it should listen on; says why."""
+
+    def __init__(self, host: str, port: int, reason: str, *, hint: str) -> None:
+        super().__init__(f"can't listen on {host} port {port}: {reason}", hint=hint)
+        self.host = host
+        self.port = port
 
 
 class ServerBusy(RequestError):

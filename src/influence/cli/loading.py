@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from influence.cli import output
 from influence.cli.model_path import find_model
@@ -66,8 +67,15 @@ def notes(loaded: TextModel, options: EngineOptions) -> list[str]:
 
 
 @contextmanager
-def running(loaded: TextModel, options: EngineOptions, context: int) -> Iterator[tuple[Engine, Generator]]:
-    """The model's engine, and a generator on it, until the block ends."""
+def running(
+    loaded: TextModel,
+    options: EngineOptions,
+    context: int | None,
+    *,
+    kv_bytes: int | None = None,
+    **generator_options: Any,
+) -> Iterator[tuple[Engine, Generator]]:
+    """The model's engine, and a generator on it, until the block ends; `generator_options` are Generator's."""
     engine = select.load_engine(
         loaded.model,
         options.device,
@@ -75,9 +83,12 @@ def running(loaded: TextModel, options: EngineOptions, context: int) -> Iterator
         threads=options.threads,
         kernels=options.kernels,
         context=context,
+        kv_bytes=kv_bytes,
     )
     try:
-        with Generator(engine, loaded.tokenizer, loaded.eos_ids, context=context) as generator:
+        with Generator(
+            engine, loaded.tokenizer, loaded.eos_ids, context=context, **generator_options
+        ) as generator:
             yield engine, generator
     finally:
         engine.close()

@@ -16,11 +16,13 @@ from influence.cli.lazy import LazyGroup
 
 COMMANDS = {
     "doctor": "influence.cli.commands.doctor:doctor",
+    "download": "influence.cli.commands.download:download",
     "generate": "influence.cli.commands.generate:generate",
     "inspect": "influence.cli.commands.inspect:inspect",
     "list": "influence.cli.commands.list:list_models",
     "plan": "influence.cli.commands.plan:plan",
     "search": "influence.cli.commands.search:search",
+    "serve": "influence.cli.commands.serve:serve",
     "show": "influence.cli.commands.show:show",
 }
 

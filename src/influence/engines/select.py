@@ -54,19 +54,21 @@ def load_engine(
     threads: int | None = None,
     kernels: str | None = None,
     context: int | None = None,
+    kv_bytes: int | None = None,
 ) -> Engine:
     """The model on a device, with a KV cache for one session of `context` positions (None: the model's own).
 
-    Raises DeviceUnavailable, InvalidParameter (device_index, threads, kernels,
+    `kv_bytes`: that much KV cache instead, for any number of sessions. Raises DeviceUnavailable, InvalidParameter (device_index, threads, kernels,
     context) and OutOfMemory, all before memory is taken.
     """
     _require_device(device, device_index)
     n_positions = _checked_context(model.spec, context)
     from influence.engines import native
 
-    n_blocks = -(-n_positions // native.BLOCK_SIZE)
-    kv_bytes = n_blocks * native.BLOCK_SIZE * kv_bytes_per_token(model)
-    _require_memory(n_positions, kv_bytes + activation_bytes(model.spec))
+    if kv_bytes is None:
+        n_blocks = -(-n_positions // native.BLOCK_SIZE)
+        kv_bytes = n_blocks * native.BLOCK_SIZE * kv_bytes_per_token(model)
+    _require_memory(kv_bytes // kv_bytes_per_token(model), kv_bytes + activation_bytes(model.spec))
     return native.load(
         model.spec,
         model.weights,
@@ -82,6 +84,19 @@ def kv_bytes_per_token(model: Model) -> int:
     from influence.engines import native
 
     return native.kv_block_bytes(model.spec, model.weights) // native.BLOCK_SIZE
+
+
+def shared_kv_bytes(model: Model, n_sessions: int, context: int | None) -> int:
+    """A KV cache for `n_sessions` at once, as far as half of the memory beside the weights reaches.
+
+    At least one session of `context` positions has room, where that was chosen.
+    """
+    from influence.engines import native
+
+    per_token = kv_bytes_per_token(model)
+    free = max(0, machine.available_memory() - model.weights.size_bytes)
+    wanted = n_sessions * (context or model.spec.max_context) * per_token
+    return max(min(wanted, free // 2), (context or 1) * per_token + native.BLOCK_SIZE * per_token)
 
 
 def cpu_kernels() -> tuple[str, ...]:

@@ -6,6 +6,7 @@ request -> Host, key, origin -> route -> endpoint -> answer
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
@@ -63,6 +64,7 @@ class App:
             await self._answer(exchange, scope, receive)
         except ClientGone:
             exchange.status = CLIENT_GONE
+            await _hang_up(scope)
         except Exception as error:  # the one place of the server where everything ends
             await self._fail(exchange, error, scope, receive)
         finally:
@@ -98,8 +100,9 @@ class App:
 
     async def _fail(self, exchange: Exchange, error: Exception, scope: Scope, receive: Receive) -> None:
         log_failure(error, exchange.id)
-        if exchange.status is not None:
-            raise error  # half an answer is out: the connection must not look like a whole one
+        if exchange.status is not None:  # half an answer is out: it must not look like a whole one
+            await _hang_up(scope)
+            return
         told = api_error(error)
         body = msgspec.json.encode(self._speaker(scope["path"]).error_body(told, exchange.id))
         response = Response(body, told.status, _headers(told), "application/json")
@@ -144,6 +147,15 @@ def _n_shared(declared: str, path: str) -> int:
 
 def _segments(path: str) -> Iterable[str]:
     return [segment for segment in path.split("/") if segment]
+
+
+async def _hang_up(scope: Scope) -> None:
+    """Close the connection without waiting for what its client has not read."""
+    abort = scope["state"].get("abort")
+    if abort is None:
+        raise ConnectionAbortedError("the connection ends here, and this server can't be told so")
+    abort()
+    await asyncio.sleep(0)  # lets the loop tell the connection before this request ends
 
 
 async def _follow_lifespan(receive: Receive, send: Send) -> None:

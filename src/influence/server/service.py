@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from influence.errors import InvalidParameter
 from influence.generation.params import GenerationParams, resolve_params
 from influence.generation.prompt import Prompt, build_chat_prompt, encode_text
-from influence.server.errors import ApiError
+from influence.server.errors import ending
 from influence.server.runs import Mailbox, Run
 
 if TYPE_CHECKING:
@@ -72,8 +72,14 @@ class Service:
         self.settings = settings
         self.is_draining = False
         self.runs: set[Run] = set()  # those that have not left the generator
+        self._run_ended = asyncio.Event()
         self._mailbox: Mailbox | None = None
         self._workers = ThreadPoolExecutor(_N_WORKERS, "influence-server")
+
+    @property
+    def vocab_size(self) -> int:
+        """Ids from 0 up to it are tokens of the model."""
+        return self.facts.vocab_size
 
     async def chat_prompt(
         self,
@@ -114,10 +120,10 @@ class Service:
         ApiError where the server is about to end.
         """
         if self.is_draining:
-            raise self.ending()
+            raise ending(self.settings.drain_s)
         if not 1 <= request.n <= self.settings.max_choices:
             raise InvalidParameter("n", request.n, f"from 1 to {self.settings.max_choices}")
-        run = Run(request.n, self.runs.discard)
+        run = Run(request.n, self._on_end)
         try:
             for choice in range(request.n):
                 run.add(self.submit_choice(run, choice, request, choice))
@@ -131,20 +137,16 @@ class Service:
         """ "ok" while requests are taken, else why not."""
         return "draining" if self.is_draining else "ok"
 
-    def ending(self) -> ApiError:
-        """What a request gets that comes, or still runs, when the server ends."""
-        return ApiError(
-            503,
-            "busy",
-            "the server is shutting down",
-            code="shutting_down",
-            retry_after_s=self.settings.drain_s,
-        )
+    async def idle(self) -> None:
+        """Wait until nothing runs."""
+        while self.runs:
+            self._run_ended.clear()
+            await self._run_ended.wait()
 
     def abort_all(self) -> None:
         """End every run with an error that says why. In the loop."""
         for run in tuple(self.runs):
-            run.abort(self.ending())
+            run.abort(ending(self.settings.drain_s))
 
     def close(self) -> None:
         """End the worker threads, after what they have begun."""
@@ -165,6 +167,10 @@ class Service:
             salt=request.salt,
             on_event=hand_over,
         )
+
+    def _on_end(self, run: Run) -> None:
+        self.runs.discard(run)
+        self._run_ended.set()
 
     def _mailbox_here(self) -> Mailbox:
         loop = asyncio.get_running_loop()
