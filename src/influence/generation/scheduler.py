@@ -1,4 +1,4 @@
-"""Who gets how many tokens in a step, and who may begin: pure functions, no engine, no clock.
+"""Who gets how many tokens in a step, and who may begin: no engine, no clock.
 
 Places are given first come, first served: nobody is overtaken, so a large
 request is never starved by small ones. A sequence is admitted only if the
@@ -16,6 +16,21 @@ from collections.abc import Sequence
 STEP_S = 0.5
 # Prompt tokens that a step takes even then: with fewer the weights are read more often than paid for.
 MIN_PROMPT_TOKENS = 64
+
+
+class Pace:
+    """What a prompt's token takes, learnt from the steps so far."""
+
+    def __init__(self) -> None:
+        self.s_per_token: float | None = None
+
+    def add(self, n_tokens: int, took_s: float) -> None:
+        """A step of `n_tokens` took so long. Only large ones tell: small ones pay for reading the weights."""
+        if n_tokens < MIN_PROMPT_TOKENS:
+            return
+        latest = took_s / n_tokens
+        before = latest if self.s_per_token is None else self.s_per_token
+        self.s_per_token = before + (latest - before) / 4  # follows the load in a few steps
 
 
 def step_budget(most: int, n_decoding: int, s_per_token: float | None) -> int:
