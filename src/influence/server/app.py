@@ -7,7 +7,7 @@ request -> Host, key, origin -> route -> endpoint -> answer
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -15,7 +15,7 @@ from starlette.responses import Response
 from starlette.routing import Match, Route
 from starlette.types import Receive, Scope, Send
 
-from influence.server import health, native_api
+from influence.server import health, metrics_api, native_api, openapi
 from influence.server.errors import ApiError, ClientGone, api_error, refused
 from influence.server.exchange import CLIENT_GONE, Exchange
 from influence.server.guard import Guard
@@ -26,6 +26,8 @@ from influence.server.streaming import log_failure
 class ProtocolModule(Protocol):
     """What a protocol is to the app."""
 
+    BODIES: Mapping[str, type]  # what a POST to each path takes, as a msgspec Struct
+
     def routes(self, service: Service) -> list[Route]:
         """Its endpoints."""
 
@@ -34,7 +36,7 @@ class ProtocolModule(Protocol):
 
 
 # The first one's errors are those of paths that nobody knows.
-PROTOCOLS: tuple[ProtocolModule, ...] = (native_api, health)
+PROTOCOLS: tuple[ProtocolModule, ...] = (native_api, health, metrics_api, openapi)
 
 
 class App:
@@ -44,6 +46,7 @@ class App:
         self.service = service
         self._guard = Guard(service.settings)
         self._default = protocols[0]
+        self.bodies = {path: kind for module in protocols for path, kind in module.BODIES.items()}
         self._routes = [(route, module) for module in protocols for route in module.routes(service)]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -69,6 +72,7 @@ class App:
             await self._fail(exchange, error, scope, receive)
         finally:
             exchange.log()
+            self.service.metrics.request(exchange.route, scope["method"], exchange.status, exchange.seconds)
 
     async def _answer(self, exchange: Exchange, scope: Scope, receive: Receive) -> None:
         allow = ", ".join(sorted(self._methods(scope)))

@@ -15,9 +15,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from influence.errors import InvalidParameter
+from influence.generation.events import Finished
 from influence.generation.params import GenerationParams, resolve_params
 from influence.generation.prompt import Prompt, build_chat_prompt, encode_text
 from influence.server.errors import ending
+from influence.server.metrics import Metrics
 from influence.server.runs import Mailbox, Run
 
 if TYPE_CHECKING:
@@ -70,6 +72,7 @@ class Service:
         self.generation_config = generation_config
         self.facts = facts
         self.settings = settings
+        self.metrics = Metrics(generator.facts, facts.name)
         self.is_draining = False
         self.runs: set[Run] = set()  # those that have not left the generator
         self._run_ended = asyncio.Event()
@@ -123,7 +126,7 @@ class Service:
             raise ending(self.settings.drain_s)
         if not 1 <= request.n <= self.settings.max_choices:
             raise InvalidParameter("n", request.n, f"from 1 to {self.settings.max_choices}")
-        run = Run(request.n, self._on_end)
+        run = Run(request.n, self.run_ended)
         try:
             for choice in range(request.n):
                 run.add(self.submit_choice(run, choice, request, choice))
@@ -134,8 +137,13 @@ class Service:
         return run
 
     def health(self) -> str:
-        """ "ok" while requests are taken, else why not."""
-        return "draining" if self.is_draining else "ok"
+        """What a load balancer asks: "ok" while requests are taken, else why not."""
+        facts = self.generator.facts()
+        if self.is_draining:
+            return "draining"
+        if not facts.is_alive:
+            return "failed"
+        return "stalled" if facts.stalled_s > self.settings.watchdog_s else "ok"
 
     async def idle(self) -> None:
         """Wait until nothing runs."""
@@ -157,6 +165,8 @@ class Service:
         mailbox = self._mailbox_here()
 
         def hand_over(event: Event | InfluenceError) -> None:
+            if isinstance(event, Finished):
+                self.metrics.completion(event)
             mailbox.put(run, place, event)
 
         sampling = request.params.sampling
@@ -168,7 +178,8 @@ class Service:
             on_event=hand_over,
         )
 
-    def _on_end(self, run: Run) -> None:
+    def run_ended(self, run: Run) -> None:
+        """For a run: its last choice has left the generator."""
         self.runs.discard(run)
         self._run_ended.set()
 
