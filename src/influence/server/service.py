@@ -18,7 +18,9 @@ from influence.errors import InvalidParameter
 from influence.generation.events import Finished
 from influence.generation.params import GenerationParams, resolve_params
 from influence.generation.prompt import Prompt, build_chat_prompt, encode_text
+from influence.generation.structured import ConstraintSpec, ConstraintVocabulary
 from influence.server.errors import ending
+from influence.server.grammars import Grammars
 from influence.server.metrics import Metrics
 from influence.server.runs import Mailbox, Run
 
@@ -70,9 +72,11 @@ class Service:
         self.tokenizer = tokenizer
         self.template = template
         self.generation_config = generation_config
+        self.eos_ids = generation_config.eos_ids | tokenizer.eos_ids  # each ends a completion
         self.facts = facts
         self.settings = settings
         self.metrics = Metrics(generator.facts, facts.name)
+        self._grammars = Grammars(partial(ConstraintVocabulary, tokenizer, facts.vocab_size, self.eos_ids))
         self.is_draining = False
         self.runs: set[Run] = set()  # those that have not left the generator
         self._run_ended = asyncio.Event()
@@ -107,6 +111,10 @@ class Service:
         """A text as it is. Raises InvalidParameter, TokenizerError."""
         token_ids = await self.in_worker(encode_text, self.tokenizer, text)
         return Prompt(text, token_ids, used_template=False)
+
+    async def constraint(self, spec: ConstraintSpec) -> ConstraintSource:
+        """A grammar, compiled or remembered. Raises InvalidParameter for one that can't be followed."""
+        return await self.in_worker(self._grammars.compiled, spec)
 
     def params(self, given: Mapping[str, Any]) -> GenerationParams:
         """What was given, then the model's own choices, then our defaults. Raises InvalidParameter."""
