@@ -374,10 +374,10 @@ def _size(n_bytes: int) -> str:
 class OutOfMemory(EngineError):
     """What is asked for needs more memory than there is; gives both numbers."""
 
-    def __init__(self, what: str, needed_bytes: int, available_bytes: int) -> None:
+    def __init__(self, what: str, needed_bytes: int, available_bytes: int, *, hint: str = "") -> None:
         super().__init__(
             f"{what} needs {_size(needed_bytes)}, but {_size(available_bytes)} are free",
-            hint="give a smaller --context, choose a smaller model, or close other programs",
+            hint=hint or "give a smaller --context, choose a smaller model, or close other programs",
         )
         self.needed_bytes = needed_bytes
         self.available_bytes = available_bytes
