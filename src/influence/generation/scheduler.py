@@ -14,8 +14,10 @@ from collections.abc import Sequence
 # How long a step should take at most while somebody waits for his next token: a
 # pause that a reader still takes for flow.
 STEP_S = 0.5
+# And while nobody does: a cancel, or a short prompt that comes now, waits for the step's end.
+PROMPT_STEP_S = 1.0
 # Prompt tokens that a step takes even then: with fewer the weights are read more often than paid for.
-MIN_PROMPT_TOKENS = 64
+MIN_PROMPT_TOKENS = 32
 
 
 class Pace:
@@ -34,13 +36,14 @@ class Pace:
 
 
 def step_budget(most: int, n_decoding: int, s_per_token: float | None) -> int:
-    """The tokens of the next step: `most`, but while sequences decode only what keeps their pauses short.
+    """The tokens of the next step: `most`, or fewer so that it stays short.
 
     `s_per_token`: what a prompt's token has taken lately; None: not known yet.
     """
-    if n_decoding == 0 or s_per_token is None or s_per_token <= 0:
+    if s_per_token is None or s_per_token <= 0:
         return most
-    return min(most, n_decoding + max(MIN_PROMPT_TOKENS, int(STEP_S / s_per_token)))
+    wanted = int((STEP_S if n_decoding else PROMPT_STEP_S) / s_per_token)
+    return min(most, n_decoding + max(MIN_PROMPT_TOKENS, wanted))
 
 
 def chunk_lengths(n_pending: Sequence[int], token_budget: int) -> list[int]:
