@@ -15,7 +15,16 @@ from starlette.responses import Response
 from starlette.routing import Match, Route
 from starlette.types import Receive, Scope, Send
 
-from influence.server import health, metrics_api, native_api, openapi, page_api
+from influence.server import (
+    anthropic_api,
+    health,
+    metrics_api,
+    native_api,
+    ollama_api,
+    openai_api,
+    openapi,
+    page_api,
+)
 from influence.server.errors import ApiError, ClientGone, api_error, refused
 from influence.server.exchange import CLIENT_GONE, Exchange
 from influence.server.guard import Guard
@@ -36,7 +45,16 @@ class ProtocolModule(Protocol):
 
 
 # The first one's errors are those of paths that nobody knows.
-PROTOCOLS: tuple[ProtocolModule, ...] = (native_api, health, metrics_api, openapi, page_api)
+PROTOCOLS: tuple[ProtocolModule, ...] = (
+    native_api,
+    openai_api,
+    ollama_api,
+    anthropic_api,
+    health,
+    metrics_api,
+    openapi,
+    page_api,
+)
 
 
 class App:
