@@ -68,6 +68,21 @@ def test_of_many_files_the_first_are_shown_and_the_others_counted() -> None:
     assert lines[-2] == "and 8 files more"
 
 
+def test_on_a_narrow_terminal_the_bars_give_way_to_the_numbers() -> None:
+    state = planned()
+    state.take(Progress(4_000_000, 10_000_000, 16, (("model-00001-of-00002.safetensors", 1, 8),)), 2.0)
+    for n_columns in (80, 100, 120, 160):
+        *_, total = state.lines(2.0, n_columns)
+        assert " 40 %  4.0 MB of 10.0 MB  2.0 MB/s  3.0 s left  16 connections" in total
+        assert ("━" in total) == (n_columns >= 120)
+
+
+def test_a_time_that_nobody_could_wait_for_is_not_told() -> None:
+    state = planned()
+    state.take(Progress(1, 10_000_000, 1, ()), 3600.0)
+    assert "left" not in state.report(3600.0)
+
+
 @pytest.mark.parametrize("n_columns", [1, 2, 20, 40, 80])
 def test_no_line_is_wider_than_the_terminal(n_columns: int) -> None:
     state = planned()

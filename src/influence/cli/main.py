@@ -21,9 +21,11 @@ COMMANDS = {
     "inspect": "influence.cli.commands.inspect:inspect",
     "list": "influence.cli.commands.list:list_models",
     "plan": "influence.cli.commands.plan:plan",
+    "rm": "influence.cli.commands.rm:rm",
     "search": "influence.cli.commands.search:search",
     "serve": "influence.cli.commands.serve:serve",
     "show": "influence.cli.commands.show:show",
+    "verify": "influence.cli.commands.verify:verify",
 }
 
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 _FRAME_S = 0.125
-_REPORT_S = 10.0
+_MIN_REPORT_S, _MAX_REPORT_S = 0.5, 10.0
 _REPORT_PERCENT = 10
 Clock = Callable[[], float]
 
@@ -90,7 +90,7 @@ class LineDisplay(Display):
 
     def __init__(self, doing: str, clock: Clock = time.monotonic) -> None:
         self._state, self._clock = TransferState(doing), clock
-        self._told_at, self._told_tenth = -_REPORT_S, 0
+        self._told_at, self._told_tenth = self._clock(), 0
         self._told_reason = ""
 
     def doing(self, text: str) -> None:
@@ -106,7 +106,7 @@ class LineDisplay(Display):
                 self._told_at, self._told_tenth = now, self._tenth
             case Waiting(reason=reason):
                 self._wait_told(reason, now)
-            case Progress() | Reading() if self._tenth > self._told_tenth or self._is_due(now):
+            case Progress() | Reading() if self._is_due(now):
                 self._told_at, self._told_tenth = now, self._tenth
                 self.tell(self._state.report(now))
 
@@ -115,10 +115,11 @@ class LineDisplay(Display):
         return self._state.percent // _REPORT_PERCENT
 
     def _is_due(self, now: float) -> bool:
-        return now - self._told_at >= _REPORT_S
+        since_s = now - self._told_at
+        return since_s >= (_MIN_REPORT_S if self._tenth > self._told_tenth else _MAX_REPORT_S)
 
     def _wait_told(self, reason: str, now: float) -> None:
-        if reason != self._told_reason or self._is_due(now):
+        if reason != self._told_reason or now - self._told_at >= _MAX_REPORT_S:
             self._told_reason, self._told_at = reason, now
             self.tell(self._state.waiting(now))
 

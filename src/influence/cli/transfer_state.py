@@ -23,8 +23,13 @@ from influence.hub.events import (
 )
 
 _MAX_FILE_LINES = 8
-_BAR_CELLS = 24
+_MIN_BAR_CELLS, _MAX_BAR_CELLS = 8, 24
 _MAX_NAME_CELLS = 40
+# What stands beside a name and its bar: the share, and at most "101.1 GB of 120.2 GB, checking its hash",
+# and for the total "101.1 GB of 120.2 GB  38.2 MB/s  58 min 12 s left  16 connections".
+_SHARE_CELLS = len("    7 %  ")
+_FILE_CELLS, _TOTAL_CELLS = 41, 68
+_MAX_LEFT_S = 100 * 3600.0  # a longer time would say only that nothing is known
 _WAIT_SHOWN_S = 1.5  # a wait is told anew each second; one that is not is over
 
 
@@ -32,6 +37,7 @@ class Speed:
     """Bytes per second over the last quarter of a minute; bytes come in blocks, so less would jump."""
 
     _WINDOW_S = 15.0
+    _LEAST_S = 0.5  # over less, it is chance
 
     def __init__(self) -> None:
         self._samples: deque[tuple[float, int]] = deque()
@@ -48,7 +54,7 @@ class Speed:
         if len(self._samples) < 2:
             return 0.0
         (began, before), (_, after) = self._samples[0], self._samples[-1]
-        return (after - before) / max(now - began, 0.1)
+        return (after - before) / (now - began) if now - began >= self._LEAST_S else 0.0
 
 
 class TransferState:
@@ -124,32 +130,44 @@ class TransferState:
     def _facts(self, now: float) -> list[str]:
         facts = [f"{size(self.done_bytes)} of {size(self.total_bytes)}"]
         speed = self._speed.at(now)
-        if speed:
+        left_bytes = self.total_bytes - self.done_bytes
+        if speed and left_bytes:
             facts.append(f"{size(round(speed))}/s")
-            facts.append(f"{duration((self.total_bytes - self.done_bytes) / speed)} left")
-        if self._n_connections:
+            if left_bytes < speed * _MAX_LEFT_S:
+                facts.append(f"{duration(left_bytes / speed)} left")
+        if self._n_connections and left_bytes:
             facts.append(f"{self._n_connections} connection{'s' if self._n_connections > 1 else ''}")
         return facts
 
     def lines(self, now: float, n_columns: int) -> list[str]:
         """All of it, a line for each file under way; none is wider than the terminal."""
-        found = self._bars(now) if self.is_counting else [self.doing]
+        found = self._bars(now, n_columns) if self.is_counting else [self.doing]
         if waiting := self.waiting(now):
             found.append(waiting)
         return [clipped(line, n_columns - 1) for line in found]
 
-    def _bars(self, now: float) -> list[str]:
-        files = self._files[:_MAX_FILE_LINES]
-        names = [clipped(_shown(path), _MAX_NAME_CELLS) for path, _, _ in files]
-        width = max([cells(name) for name in names] + [len("total")])
-        bars = [
-            f"{_padded(name, width)}  {_bar(done, total)}  {_file_state(done, total)}"
-            for name, (_, done, total) in zip(names, files, strict=True)
+    def _bars(self, now: float, n_columns: int) -> list[str]:
+        """The total's bar is under the files' where there is room, and else gives way to its numbers."""
+        files = [(_shown(path), done, total) for path, done, total in self._files[:_MAX_FILE_LINES]]
+        widest = max((cells(name) for name, _, _ in files), default=0)
+        width = max(min(widest, _MAX_NAME_CELLS, n_columns - _SHARE_CELLS - _FILE_CELLS), len("total"))
+        n_total_bar = _bar_cells(n_columns - width - _TOTAL_CELLS)
+        n_bar = n_total_bar or _bar_cells(n_columns - width - _FILE_CELLS)
+        lines = [
+            f"{_padded(clipped(name, width), width)}  {_bar(done, total, n_bar)}  {_file_state(done, total)}"
+            for name, done, total in files
         ]
         if len(self._files) > len(files):
-            bars.append(f"and {len(self._files) - len(files)} files more")
-        total_bar = f"{_padded('total', width)}  {_bar(self.done_bytes, self.total_bytes)}"
-        return [*bars, "  ".join([total_bar, *self._facts(now)])]
+            lines.append(f"and {len(self._files) - len(files)} files more")
+        name = _padded("total", width) if n_total_bar else "total"
+        total_bar = _bar(self.done_bytes, self.total_bytes, n_total_bar)
+        return [*lines, "  ".join([name, total_bar, *self._facts(now)])]
+
+
+def _bar_cells(n_free: int) -> int:
+    """How long a bar may be where it and the share have so many columns; 0 for none."""
+    n_bar = n_free - _SHARE_CELLS
+    return min(n_bar, _MAX_BAR_CELLS) if n_bar >= _MIN_BAR_CELLS else 0
 
 
 def _shown(text: str) -> str:
@@ -169,9 +187,11 @@ def _file_state(done_bytes: int, total_bytes: int) -> str:
     return f"{size(done_bytes)} of {size(total_bytes)}"
 
 
-def _bar(done: int, total: int) -> str:
-    n_full = _BAR_CELLS * done // max(total, 1)
-    return f"{'━' * n_full}{'─' * (_BAR_CELLS - n_full)} {100 * done // max(total, 1):>3} %"
+def _bar(done: int, total: int, n_cells: int) -> str:
+    """A bar of so many columns, and the share, rounded down."""
+    n_full = n_cells * done // max(total, 1)
+    bar = f"{'━' * n_full}{'─' * (n_cells - n_full)} " if n_cells else ""
+    return f"{bar}{100 * done // max(total, 1):>3} %"
 
 
 def cells(text: str) -> int:

@@ -87,11 +87,20 @@ def find(shelf: Path, name: str) -> Entry:
     entry = entry_of(shelf / name) if is_name else None
     if entry is None:
         raise ModelFilesMissing(
-            shelf / name if is_name else shelf,
-            "there is no such model",
+            shelf,
+            f"there is no model {name!r}",
             hint="`influence list` shows what is there; `influence download -m ORG/NAME` gets one",
         )
     return entry
+
+
+def strangers(entry: Entry) -> list[str]:
+    """The files in a downloaded model's folder that did not come with it, by path."""
+    own = {record.path for record in entry.manifest.files} if entry.manifest else set()
+    paths = (path.relative_to(entry.path) for path in entry.path.rglob("*") if not path.is_dir())
+    return sorted(
+        path.as_posix() for path in paths if path.parts[0] != OWN_FOLDER and path.as_posix() not in own
+    )
 
 
 def check_free(path: Path, repo: str, files: Sequence[RemoteFile]) -> None:
