@@ -567,7 +567,7 @@ def test_an_engine_that_can_not_open_a_session_fails_that_request() -> None:
 @pytest.mark.parametrize("method", ["push", "flush"])
 def test_a_failing_detokenizer_fails_its_request(method: str) -> None:
     class Failing(FakeDetokenizer):
-        def __init__(self, tokenizer: object, prompt_ids: list[int]) -> None:
+        def __init__(self, tokenizer: object, prompt_ids: list[int], **options: frozenset[int]) -> None:
             super().__init__()
             if prompt_ids[0] == 9:
                 setattr(self, method, self.fail)

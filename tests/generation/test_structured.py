@@ -235,6 +235,19 @@ def test_padded_rows_and_special_tokens_are_banned() -> None:
     assert [i for i in special if allowed[i]] == [EOS]
 
 
+@pytest.mark.parametrize(("shown", "text"), [(True, "a<|user|>b"), (False, "ab")])
+def test_a_special_token_that_a_grammar_asks_for_is_in_the_text_if_it_is_to_be_shown(
+    shown: bool, text: str
+) -> None:
+    user_id = TOKENIZER.id_of("<|user|>")
+    source = compiled(ConstraintSpec.grammar(f'start: "a" <[{user_id}]> "b"'))
+    params = GenerationParams(sampling(0), shown_ids=frozenset({user_id}) if shown else frozenset())
+    with Generator(
+        FakeEngine(4096, 16, fake_spec(VOCAB_SIZE, 1024)), TOKENIZER, TOKENIZER.eos_ids
+    ) as generator:
+        assert generator.submit([5], params, constraint=source.new()).collect().text == text
+
+
 def test_a_model_without_an_end_token_ends_where_nothing_may_follow() -> None:
     vocabulary = ConstraintVocabulary(TOKENIZER, VOCAB_SIZE, frozenset())
     state = compiled(ConstraintSpec.regex("ab?"), vocabulary).new()

@@ -219,7 +219,13 @@ def whole_text(token_ids: Sequence[int]) -> str:
 class FakeDetokenizer:
     """Whole characters of PIECES as they become certain, by the standard library's decoder."""
 
-    def __init__(self, tokenizer: Tokenizer | None = None, prompt_ids: Sequence[int] = ()) -> None:
+    def __init__(
+        self,
+        tokenizer: Tokenizer | None = None,
+        prompt_ids: Sequence[int] = (),
+        *,
+        shown_ids: frozenset[int] = frozenset(),
+    ) -> None:
         import codecs
 
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")

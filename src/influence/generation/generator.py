@@ -60,7 +60,7 @@ class Generator:
         max_running: int = MAX_RUNNING,
         max_unfinished: int = MAX_UNFINISHED,
         prefix_cache_blocks: int | None = None,
-        new_detokenizer: Callable[[Tokenizer, Sequence[int]], Detokenizer] = IncrementalDetokenizer,
+        new_detokenizer: Callable[..., Detokenizer] = IncrementalDetokenizer,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         """Start the thread.
@@ -73,7 +73,7 @@ class Generator:
         """
         _require_room(tokens_per_step, max_running, max_unfinished)
         self._engine = engine
-        self._new_detokenizer: Callable[[Sequence[int]], Detokenizer] = partial(new_detokenizer, tokenizer)
+        self._new_detokenizer = partial(new_detokenizer, tokenizer)
         self._eos_ids = eos_ids
         self.context = largest_context(engine, context)
         self._max_unfinished = max_unfinished
@@ -187,7 +187,7 @@ class Generator:
             max_new_tokens=max_new_tokens,
             context=session_context(self._engine.spec, n_prompt + max_new_tokens, limit, self.context),
             eos_ids=frozenset() if params.ignore_eos else self._eos_ids,
-            text=CompletionText(self._new_detokenizer(prompt_ids), params.stop),
+            text=CompletionText(self._new_detokenizer(prompt_ids, shown_ids=params.shown_ids), params.stop),
             stream=Stream(lambda: self._inbox.put(None), on_event),
             submitted_s=self._clock(),
         )
