@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 Body = TypeVar("Body")
 
 _STRING_OR_BRACKET = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
-_FIELD = re.compile(r" - at `\$\.?(.*)`$")
+_FIELD = re.compile(r" - at (?:`key` in )?`\$\.?(.*)`$")
 
 
 async def read_body(request: Request, kind: type[Body], service: Service) -> Body:
