@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import sys
 import threading
 from collections.abc import Iterator, Sequence
@@ -191,12 +192,10 @@ class Spinner:
         turn = 0
         pause_s = _SPINNER_DELAY_S
         while not self._stopped.wait(pause_s):
-            print(
-                f"{_ERASE_LINE}{_SPINNER[turn % len(_SPINNER)]} {self._text}",
-                end="",
-                file=sys.stderr,
-                flush=True,
-            )
+            # A line that wraps could not be erased.
+            text = self._text[: shutil.get_terminal_size().columns - 3]
+            sign = _SPINNER[turn % len(_SPINNER)]
+            print(f"{_ERASE_LINE}{sign} {text}", end="", file=sys.stderr, flush=True)
             turn += 1
             pause_s = _SPINNER_PERIOD_S
         if turn:
