@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
 
+from influence.server import tool_use
 from influence.server.app import create_app
+from influence.text.tool_formats import HERMES
 from support.openai_wire import chat, chunks, tool_calls
 from support.scripted import ScriptedEngine, scripted_service
 
@@ -108,15 +111,31 @@ def test_calls_are_not_looked_for_where_the_choice_is_none(
     assert replied(parrot, CALL, tool_choice="none")["message"]["content"] == CALL
 
 
+def test_a_call_between_special_tokens_is_seen(
+    parrot: tuple[TestClient, ScriptedEngine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    marked = replace(HERMES, openings=("<|system|>",), closings=("<|user|>",))
+    monkeypatch.setattr(tool_use, "tool_format", lambda source: marked)
+    choice = replied(parrot, '<|system|>{"name": "get_weather", "arguments": {"city": "Oslo"}}<|user|>')
+    assert [call["function"]["name"] for call in choice["message"]["tool_calls"]] == ["get_weather"]
+    assert replied(parrot, "a<|system|>b", tools=None)["message"]["content"] == "ab"
+
+
+def test_a_forced_list_of_calls_is_as_many_calls(parrot: tuple[TestClient, ScriptedEngine]) -> None:
+    one = '{"name": "get_weather", "arguments": {"city": "a\\"}]"}}'
+    choice = replied(parrot, f"[{one},{one}]", tool_choice="required")
+    assert choice["finish_reason"] == "tool_calls"
+    calls = [call["function"]["arguments"] for call in choice["message"]["tool_calls"]]
+    assert [json.loads(arguments) for arguments in calls] == [{"city": 'a"}]'}] * 2
+
+
 def test_a_streamed_call_names_itself_once_and_with_its_index(
     parrot: tuple[TestClient, ScriptedEngine],
 ) -> None:
     client, engine = parrot
     engine.say(CALL)
     found = chunks(client, messages=ASK, tools=[WEATHER], max_tokens=200)
-    deltas = [
-        call for chunk in found for call in chunk["choices"][0]["delta"].get("tool_calls", ())
-    ]
+    deltas = [call for chunk in found for call in chunk["choices"][0]["delta"].get("tool_calls", ())]
     assert [call["index"] for call in deltas] == [0] * len(deltas)
     assert sum("id" in call for call in deltas) == 1
     assert all(isinstance(call["function"]["arguments"], str) for call in deltas)

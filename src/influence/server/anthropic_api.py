@@ -116,7 +116,7 @@ class _Anthropic:
         check_model(asked.model, self._service)
         check_request(asked)
         tools = asked_tools(asked, self._service)
-        params = self._service.params(sampling_fields(asked))
+        params = self._service.params(sampling_fields(asked) | tools.parameters(self._service.tokenizer))
         messages = template_messages(asked)
         specs = {"output_config.format": format_spec(asked)}
         constraint = await combined_constraint(specs, self._service, tools)

@@ -144,7 +144,8 @@ class _Ollama:
         if asked.tools and not supports_tools(self._service):
             raise no_tools(asked.model)
         tools = tool_use(self._service, chat_tools(asked.tools), "auto" if asked.tools else "none")
-        params = self._service.params(sampling_options(asked, self._service))
+        given = sampling_options(asked, self._service) | tools.parameters(self._service.tokenizer)
+        params = self._service.params(given)
         messages = template_messages(asked.messages)
         specs = {"format": format_spec(asked.format)}
         constraint = await combined_constraint(specs, self._service, tools)

@@ -78,7 +78,7 @@ async def plan_chat(asked: ChatRequest, service: Service, salt: str) -> ChatPlan
     tools = tool_use(service, chat_tools(asked.tools), choice, name=name, parallel=parallel)
     max_tokens = asked.max_tokens if asked.max_completion_tokens is None else asked.max_completion_tokens
     given = sampling_fields(asked, chat_max_tokens(max_tokens, service)) | {"n_logprobs": _n_logprobs(asked)}
-    params = service.params(given)
+    params = service.params(given | tools.parameters(service.tokenizer))
     messages = template_messages(asked.messages)
     constraint = await asked_constraint(asked, service, tools)
     variables: Mapping[str, Any] | None = asked.chat_template_kwargs

@@ -19,6 +19,7 @@ from influence.text.tool_calls import ToolCallParser, ToolFormat, tool_format
 
 if TYPE_CHECKING:
     from influence.server.service import Service
+    from influence.text.tokenizer import Tokenizer
 
 Choice = Literal["auto", "none", "required"]
 
@@ -61,6 +62,12 @@ class ToolUse:
     def for_template(self) -> list[dict[str, Any]] | None:
         """The `tools` of the template; None if the model is not to know of any."""
         return None if self.choice == "none" else [tool.for_template() for tool in self.tools]
+
+    def parameters(self, tokenizer: Tokenizer) -> dict[str, Any]:
+        """What generation must be told, so that calls can be seen in the text."""
+        if self.choice != "auto" or self.format is None:
+            return {}
+        return {"shown_ids": self.format.shown_ids(tokenizer)}
 
     def schema(self) -> dict[str, Any]:
         """What a forced reply must follow."""
