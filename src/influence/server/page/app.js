@@ -34,6 +34,7 @@ class App {
     /** @type {Map<string, string>} conversation id -> what was typed and not sent */
     this.drafts = new Map();
     this.frame = 0;
+    this.isLeaving = false;
     this.thread = new ThreadView(this.#messageActions());
     this.composer = new ComposerView({ send: (text) => this.send(text), stop: () => this.stop(), editLast: () => this.editLast() });
     this.sidebar = new SidebarView(this.#sidebarActions());
@@ -51,7 +52,8 @@ class App {
       connect: () => this.connect(),
     });
     watchConversations(() => this.#otherTabChanged());
-    addEventListener("pagehide", () => this.#save(this.current));
+    addEventListener("pagehide", () => this.#leave());
+    addEventListener("pageshow", () => (this.isLeaving = false));
     this.open(this.conversations[0] ?? this.current);
     await this.connect();
   }
@@ -139,7 +141,7 @@ class App {
   #showModel(messages) {
     const { model } = this;
     byId("model-name").textContent = model?.name ?? "…";
-    byId("model-context").textContent = model?.context ? `${plural(model.context, "token")} of context` : "";
+    byId("model-context").textContent = model?.context ? `context of ${plural(model.context, "token")}` : "";
     byId("continue-note").hidden = model === null || model.hasTemplate;
     byId("starters").hidden = model === null || !model.hasTemplate;
     const usage = messages.findLast((message) => message.usage)?.usage;
@@ -351,9 +353,17 @@ class App {
     return newConversation(loadValue("system_prompt") ?? "");
   }
 
+  /** Keep what is there; that the connections break now is no failure of theirs. */
+  #leave() {
+    for (const conversation of this.conversations.filter((one) => this.runs.has(one.id))) {
+      this.#save(conversation);
+    }
+    this.isLeaving = true;
+  }
+
   /** @param {Conversation} conversation */
   #save(conversation) {
-    if (!this.conversations.includes(conversation)) {
+    if (this.isLeaving || !this.conversations.includes(conversation)) {
       return; // nothing was said in it yet, or it was deleted
     }
     try {

@@ -42,7 +42,7 @@ export class SettingsView {
   /** @param {Field} field */
   #input(field) {
     const { name, min, max, step } = field;
-    const attributes = { id: `field-${name}`, type: "number", min, max, step, placeholder: "model’s default", "aria-describedby": `help-${name}` };
+    const attributes = { id: `field-${name}`, type: "number", min, max, step, placeholder: "default", "aria-describedby": `help-${name}` };
     return element("input", { ...attributes, oninput: () => this.#changed() });
   }
 

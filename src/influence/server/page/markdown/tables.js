@@ -25,7 +25,7 @@ export function readTable(lines, at) {
   }
   const alignments = rule.map(alignment);
   let end = at + 2;
-  while (end < lines.length && lines[end].includes("|") && !interruptsParagraph(lines[end])) {
+  while (end < lines.length && !interruptsParagraph(lines[end])) {
     end += 1;
   }
   const rows = lines.slice(at + 2, end).map(cells);
