@@ -23,6 +23,8 @@ MAX_ENUM_VALUES = 2000  # of one enum
 MAX_COUNT = 10_000  # of minItems, maxLength and their kin
 MAX_PATTERN_CHARACTERS = 4096  # of a regular expression
 
+_SHOWN = 80  # characters of a value that an error repeats
+
 # Of `format` these are enforced; others are annotations, as the dialect has it.
 FORMATS = frozenset(
     {"date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri"}
@@ -68,12 +70,12 @@ def checked_schema(schema: object, name: str) -> str:
     if schema is True:
         schema = {}
     if not isinstance(schema, dict):
-        raise InvalidParameter(name, shortened(schema), "a JSON schema: an object")
+        raise unfit(name, schema, "a JSON schema: an object")
     copy = json.loads(_compact(schema, name))
     _check_depth(copy, name)
     for index, (place, subschema) in enumerate(_subschemas(copy, name)):
         if index == MAX_SUBSCHEMAS:
-            raise InvalidParameter(name, "larger", f"a schema of at most {MAX_SUBSCHEMAS} subschemas")
+            raise unfit(name, "larger", f"a schema of at most {MAX_SUBSCHEMAS} subschemas")
         _check(subschema, place, copy)
     return json.dumps(copy, ensure_ascii=False, separators=(",", ":"))
 
@@ -81,18 +83,20 @@ def checked_schema(schema: object, name: str) -> str:
 def checked_pattern(pattern: object, name: str) -> str:
     """A regular expression that a grammar can follow as far as its look tells; raises InvalidParameter."""
     if not isinstance(pattern, str) or not pattern:
-        raise InvalidParameter(name, shortened(pattern), "a regular expression that is not empty")
+        raise unfit(name, pattern, "a regular expression that is not empty")
     if len(pattern) > MAX_PATTERN_CHARACTERS:
-        raise InvalidParameter(name, shortened(pattern), f"at most {MAX_PATTERN_CHARACTERS} characters")
+        raise unfit(name, pattern, f"at most {MAX_PATTERN_CHARACTERS} characters")
     if _LOOKAROUND.search(pattern):
-        raise InvalidParameter(name, shortened(pattern), "without lookahead and lookbehind")
+        raise unfit(name, pattern, "without lookahead and lookbehind")
     return pattern
 
 
-def shortened(value: object, most: int = 80) -> object:
-    """A value as errors show it: itself where it is small."""
+def unfit(name: str, value: object, expected: str) -> InvalidParameter:
+    """The error for a schema, pattern or grammar that is not taken; shows the beginning of a long value."""
     text = value if isinstance(value, str) else repr(value)
-    return value if len(text) <= most else f"{text[:most]}…"
+    error = InvalidParameter(name, value if len(text) <= _SHOWN else f"{text[:_SHOWN]}…", expected)
+    error.hint = "docs/structured-output.md says what schemas, patterns and grammars may hold"
+    return error
 
 
 def _compact(schema: dict[str, Any], name: str) -> str:
@@ -102,9 +106,9 @@ def _compact(schema: dict[str, Any], name: str) -> str:
     except RecursionError as error:
         raise _too_deep(name) from error
     except (TypeError, ValueError) as error:
-        raise InvalidParameter(name, str(error), "plain JSON") from error
+        raise unfit(name, str(error), "plain JSON") from error
     if n_bytes > MAX_SCHEMA_BYTES:
-        raise InvalidParameter(name, f"{n_bytes} bytes long", f"at most {MAX_SCHEMA_BYTES} bytes")
+        raise unfit(name, f"{n_bytes} bytes long", f"at most {MAX_SCHEMA_BYTES} bytes")
     return text
 
 
@@ -125,7 +129,7 @@ def _children(value: object) -> Iterator[object]:
 
 
 def _too_deep(name: str) -> InvalidParameter:
-    return InvalidParameter(name, "nested more deeply", f"nested at most {MAX_SCHEMA_DEPTH} levels deep")
+    return unfit(name, "nested more deeply", f"nested at most {MAX_SCHEMA_DEPTH} levels deep")
 
 
 def _subschemas(root: object, name: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -139,7 +143,7 @@ def _subschemas(root: object, name: str) -> Iterator[tuple[str, dict[str, Any]]]
         if isinstance(schema, bool):
             continue
         if not isinstance(schema, dict):
-            raise InvalidParameter(place, shortened(schema), "a schema: an object, true or false")
+            raise unfit(place, schema, "a schema: an object, true or false")
         yield place, schema
         for keyword, value in schema.items():
             waiting += _inner(f"{place}/{keyword}", keyword, value)
@@ -221,7 +225,7 @@ def _check(schema: dict[str, Any], place: str, root: dict[str, Any]) -> None:
 
 
 def _refuse(place: str, keyword: str, schema: dict[str, Any], expected: str) -> NoReturn:
-    raise InvalidParameter(f"{place}/{keyword}", shortened(schema[keyword]), expected)
+    raise unfit(f"{place}/{keyword}", schema[keyword], expected)
 
 
 def _resolves(root: object, reference: str) -> bool:

@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from influence.errors import InvalidParameter
-from influence.generation.schema_check import checked_pattern, checked_schema, shortened
+from influence.generation.schema_check import checked_pattern, checked_schema, unfit
 from influence.text.backend import guarded
 from influence.text.tokenizer import Tokenizer
 
@@ -35,12 +35,12 @@ Mask = npt.NDArray[np.bool_]
 
 MAX_GRAMMAR_BYTES = 64 * 1024
 
-# Between two tokens of JSON: nothing, a space, or a line break with an indentation. More
-# would let a model that has lost its way write blanks until its tokens are used up.
+# JSON is written on one line, as OpenAI's is: with blanks anywhere, a model that has lost
+# its way writes them until its tokens are used up, and sound ones spend tokens on indentation.
 _JSON_OPTIONS = {
-    "whitespace_pattern": r" |\n[ \t]{0,40}",
-    "item_separator": ",",
-    "key_separator": ":",
+    "whitespace_flexible": False,
+    "item_separator": ", ?",
+    "key_separator": ": ?",
     "coerce_one_of": False,
     "lenient": False,
 }
@@ -84,9 +84,9 @@ class ConstraintSpec:
     def grammar(cls, lark: object, *, name: str = "grammar") -> Self:
         """Text of a context-free grammar in llguidance's variant of Lark's syntax."""
         if not isinstance(lark, str) or not lark.strip():
-            raise InvalidParameter(name, shortened(lark), "a grammar with a rule `start`")
+            raise unfit(name, lark, "a grammar with a rule `start`")
         if len(lark.encode()) > MAX_GRAMMAR_BYTES:
-            raise InvalidParameter(name, shortened(lark), f"at most {MAX_GRAMMAR_BYTES} bytes")
+            raise unfit(name, lark, f"at most {MAX_GRAMMAR_BYTES} bytes")
         return cls("grammar", lark)
 
 
@@ -140,7 +140,7 @@ class CompiledConstraint:
 
     def refusal(self, problem: str) -> InvalidParameter:
         """The error for a grammar that can't be followed (further)."""
-        return InvalidParameter(self.spec.kind, shortened(self.spec.text), _expectation(problem))
+        return unfit(self.spec.kind, self.spec.text, _expectation(problem))
 
     def _try(self) -> None:
         """Make the first masks here: they cost the most, and all states share what they leave behind."""
