@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from influence.cli import output
-from influence.cli.model_path import find_model
+from influence.cli.model_path import find_model, unfinished_note
 from influence.cli.options import EngineOptions
 from influence.engines import machine, select
 from influence.engines.base import Engine
@@ -54,6 +54,7 @@ def context_for(model: Model, n_tokens: int, chosen: int | None) -> int:
 def notes(loaded: TextModel, options: EngineOptions) -> list[str]:
     """What the user should know before a generation, though nothing is wrong; usually nothing."""
     found = [output.visible(warning) for warning in loaded.tokenizer.warnings]
+    found += [note for note in [unfinished_note(loaded.model.folder)] if note]
     gpu = select.cuda_trace() or select.metal_trace()
     if options.device == "auto" and gpu:
         found.append(f"running on the cpu: a GPU is here ({gpu}), but this installation has no engine for it")
