@@ -54,18 +54,28 @@ class Connection(H11Protocol):
         self._parser = self.conn = _Parser(settings)
         self._header_timer: asyncio.TimerHandle | None = None
         self._linger_timer: asyncio.TimerHandle | None = None
+        self._is_turned_away = False
+        self._n_discarded = 0  # bytes of a refused body
         self._idle_since_s = self.loop.time()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self.app_state = {**self.app_state, "abort": transport.abort}
         _probe_silent_peer(transport.get_extra_info("socket"))
-        if self._has_room():
-            self._watch()
-        else:
-            self._refuse(503)
+        self._is_turned_away = not self._has_room()
+        self._watch()
+        if len(self.connections) > 2 * self._max_connections:
+            transport.abort()
 
     def data_received(self, data: bytes) -> None:
+        if self._is_turned_away:  # only now: an answer before the question is lost with the connection
+            self._refuse(503)
+            return
+        if self._linger_timer is not None:
+            self._n_discarded += len(data)
+            if self._n_discarded > self._settings.max_body_bytes:
+                self.transport.abort()
+                return
         super().data_received(data)
         if not self.transport.is_closing():
             self._watch()
@@ -81,6 +91,7 @@ class Connection(H11Protocol):
         self._idle_since_s = self.loop.time()
         super().on_response_complete()
         if not self.transport.is_closing() and self.conn.their_state is h11.SEND_BODY:
+            self._n_discarded = 0
             self._linger_timer = self.loop.call_later(self._settings.linger_s, self.transport.close)
 
     def timeout_keep_alive_handler(self) -> None:
@@ -154,15 +165,22 @@ class _Parser(h11.Connection):
         except h11.RemoteProtocolError as error:
             self.status = error.error_status_hint
             raise
-        if isinstance(event, h11.Request) and self._is_too_large(event):
-            self.status = 431
-            raise h11.RemoteProtocolError("too large headers", error_status_hint=431)
+        if isinstance(event, h11.Request):
+            self.status = 431 if self._is_too_large(event) else 400
+            if self.status == 431 or _is_ambiguous(event):
+                raise h11.RemoteProtocolError("a request that is not taken", error_status_hint=self.status)
         return event
 
     def _is_too_large(self, request: h11.Request) -> bool:
         headers = list(request.headers)
         n_bytes = len(request.target) + sum(len(name) + len(value) for name, value in headers)
         return len(headers) > self._settings.max_headers or n_bytes > self._settings.max_header_bytes
+
+
+def _is_ambiguous(request: h11.Request) -> bool:
+    """Whether another reader of the same bytes could see another request: two lengths, a foreign version."""
+    names = {name for name, _ in request.headers}
+    return {b"content-length", b"transfer-encoding"} <= names or request.http_version not in (b"1.0", b"1.1")
 
 
 def _response(conn: h11.Connection, status: int) -> bytes:

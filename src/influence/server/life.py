@@ -64,7 +64,7 @@ class _Life:
         self._service = service
         self._sock = sock
         self._on_ready = on_ready
-        self._server = _Server(_config(app, service.settings))
+        self._server = new_server(app, service.settings)
         self._ending = asyncio.Event()
 
     async def run(self) -> None:
@@ -103,6 +103,11 @@ class _Server(uvicorn.Server):
 
     def capture_signals(self) -> AbstractContextManager[None]:  # type: ignore[override]
         return nullcontext()
+
+
+def new_server(app: App, settings: Settings) -> uvicorn.Server:
+    """The app with all limits on its sockets; takes no signal, ends when `should_exit` is set."""
+    return _Server(_config(app, settings))
 
 
 def _config(app: App, settings: Settings) -> uvicorn.Config:
