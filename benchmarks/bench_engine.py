@@ -10,7 +10,6 @@ README.md beside this file says what each number means.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import subprocess
 import sys
@@ -22,19 +21,18 @@ from typing import get_args
 import report
 from agreement import N_TOKENS, Disagreement, check_agreement
 from cases import GROUPS, OURS, Case, Group, Outcome, Timed, measure, suite
-from gguf_export import NotExportable, export_gguf
+from gguf_export import NotExportable
 from influence.engines import machine
 from influence.errors import InfluenceError
 from influence.models.model import Model, open_model
+from model_files import CACHE, count, counts, gguf_of, random_model, read_once, write_result
 from native_backend import NativeBackend
 from peer_process import PeerFailed, PeerRunner
 from read_probe import ReadProbe
 from report import Workload
 from runner import Runner
 
-PROJECT = Path(__file__).resolve().parent.parent
 PEERS = {"llama-cpp-python": "llama.cpp", "transformers": "transformers"}
-_CHUNK_BYTES = 64 << 20
 
 
 def main() -> int:
@@ -62,9 +60,9 @@ def run(options: argparse.Namespace) -> None:
         streams=options.streams,
     )
     with ExitStack() as stack:
-        model = open_model(options.model or _random_model(options))
+        model = open_model(options.model or random_model(options.shape, options.dtype, options.cache))
         stack.callback(model.checkpoint.close)
-        _read_once(model.checkpoint.files)
+        read_once(model.checkpoint.files)
         workload = Workload.of(model, options.shape or str(options.model))
         runners = _load(options, model, cases, stack)
         for agreement in check_agreement(runners, model.spec.vocab_size, workload.dtype):
@@ -99,10 +97,7 @@ def _write(options: argparse.Namespace, table: str, text: str) -> None:
     if options.json:
         options.json.write_text(text + "\n")
     if options.save:
-        results = PROJECT / "benchmarks" / "results"
-        results.mkdir(exist_ok=True)
-        (results / f"{options.save}.json").write_text(text + "\n")
-        (results / f"{options.save}.md").write_text(f"```\n{table}\n```\n")
+        write_result(options.save, table, text)
 
 
 def _load(
@@ -131,43 +126,8 @@ def _start_peer(peer: str, options: argparse.Namespace, model: Model, context: i
     if peer == "transformers":
         settings["folder"] = str(model.folder)
         return PeerRunner(options.peer_python, "peer_transformers.py", settings)
-    settings |= {"gguf": str(_gguf_of(model, options.cache)), "flash_attention": options.flash_attention}
+    settings |= {"gguf": str(gguf_of(model, options.cache)), "flash_attention": options.flash_attention}
     return PeerRunner(options.peer_python, "peer_llama_cpp.py", settings)
-
-
-def _gguf_of(model: Model, cache: Path) -> Path:
-    """The model as llama.cpp reads it, written once for each state of its files."""
-    states = [
-        (str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in model.checkpoint.files
-    ]
-    key = hashlib.sha256(repr(states).encode()).hexdigest()[:12]
-    path = cache / f"{model.folder.resolve().name}-{key}.gguf"
-    if not path.exists():
-        cache.mkdir(parents=True, exist_ok=True)
-        print(f"writing {path}", file=sys.stderr)
-        export_gguf(model, path)
-    _read_once([path])
-    return path
-
-
-def _random_model(options: argparse.Namespace) -> Path:
-    """A random model of the wanted shape in the cache, made if it is not there."""
-    folder: Path = options.cache / f"{options.shape}-{options.dtype}"
-    if not (folder / "config.json").exists():
-        print(f"writing {folder}", file=sys.stderr)
-        tool = PROJECT / "tools" / "make_random_model.py"
-        arguments = [options.shape, "-o", folder, "--dtype", options.dtype]
-        subprocess.run([sys.executable, tool, *arguments], check=True)
-    return folder
-
-
-def _read_once(files: Sequence[Path]) -> None:
-    """Bring the files into the page cache, so that no turn waits for a disk."""
-    buffer = bytearray(_CHUNK_BYTES)
-    for path in files:
-        with path.open("rb", buffering=0) as file:
-            while file.readinto(buffer):
-                pass
 
 
 def _groups(text: str) -> list[Group]:
@@ -175,16 +135,6 @@ def _groups(text: str) -> list[Group]:
     if not names or set(names) - set(get_args(Group)):
         raise argparse.ArgumentTypeError(f"give some of {', '.join(GROUPS)}, with commas between")
     return [group for group in GROUPS if group in names]
-
-
-def _counts(text: str) -> list[int]:
-    return [_count(part) for part in text.split(",")]
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
-    return int(text)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -202,26 +152,26 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--cache",
         type=Path,
-        default=PROJECT / ".scratch" / "models",
+        default=CACHE,
         help="where random models and GGUF files go",
     )
     add("--only", type=_groups, default=list(GROUPS), metavar="GROUPS", help=f"some of {','.join(GROUPS)}")
-    add("--prompt", type=_count, default=512, help="tokens of the prefill (default: %(default)s)")
-    add("--new-tokens", type=_count, default=64, help="tokens decoded in each turn (default: %(default)s)")
+    add("--prompt", type=count, default=512, help="tokens of the prefill (default: %(default)s)")
+    add("--new-tokens", type=count, default=64, help="tokens decoded in each turn (default: %(default)s)")
     add(
         "--depth",
-        type=_count,
+        type=count,
         default=2048,
         help="tokens held where deep decode is timed (default: %(default)s)",
     )
     add(
         "--streams",
-        type=_counts,
+        type=counts,
         default=[1, 4, 8, 16],
         help="sequences decoded together (default: 1,4,8,16)",
     )
-    add("--repeat", type=_count, default=3, help="turns of each engine at each case (default: %(default)s)")
-    add("--threads", type=_count, default=machine.usable_cores(), help="default: the usable cores")
+    add("--repeat", type=count, default=3, help="turns of each engine at each case (default: %(default)s)")
+    add("--threads", type=count, default=machine.usable_cores(), help="default: the usable cores")
     add("--kernels", help="a kernel table by name (default: the best for this CPU)")
     add(
         "--against",

@@ -7,14 +7,14 @@ GGUF, version 3, little-endian (ggml's docs/gguf.md):
     tensors    each: string name, u32 n_dims, u64 dims (innermost first), u32 type, u64 offset
     padding to 32, then the data; every tensor padded to 32
 
-Matrices keep their stored type, norms become float32. There is no tokenizer:
-benchmarks feed token ids.
+Matrices keep their stored type, norms become float32. A tokenizer is only a list of
+texts, if there is one at all: benchmarks feed token ids.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -28,7 +28,9 @@ from influence.models.spec import ModelSpec, Rope
 from influence.weights.tensor import Tensor
 
 _ALIGNMENT = 32
-_U32, _F32, _STRING = 4, 6, 8  # types of metadata values
+_U32, _I32, _F32, _STRING, _ARRAY = 4, 5, 6, 8, 9  # types of metadata values
+_NORMAL, _UNKNOWN, _CONTROL, _BYTE = 1, 2, 3, 6  # types of tokens
+Value = str | int | float | Sequence[str] | npt.NDArray[Any]
 _TENSOR_TYPES = {"F32": 0, "F16": 1, "BF16": 30}
 _FILE_TYPES = {"F32": 0, "F16": 1, "BF16": 32}
 
@@ -64,12 +66,12 @@ class Entry:
         return -(-self.array.nbytes // _ALIGNMENT) * _ALIGNMENT
 
 
-def export_gguf(model: Model, path: Path) -> None:
-    """Write `model` to `path`, whole or not at all. Raises NotExportable."""
+def export_gguf(model: Model, path: Path, vocabulary: Sequence[str] = ()) -> None:
+    """Write `model` to `path`, whole or not at all; `vocabulary`: each token's text. Raises NotExportable."""
     spec = model.spec
     _require_llama_arithmetic(spec)
     entries = list(_entries(model))
-    metadata = _metadata(spec, _matrix_type(model))
+    metadata = {**_metadata(spec, _matrix_type(model)), **_tokenizer(vocabulary)}
     partial = path.with_suffix(".partial")
     with partial.open("wb") as file:
         file.write(b"GGUF" + struct.pack("<IQQ", 3, len(entries), len(metadata)))
@@ -102,7 +104,7 @@ def _require_llama_arithmetic(spec: ModelSpec) -> None:
         raise NotExportable("only Llama's arithmetic, with Granite's scales, is written for llama.cpp here")
 
 
-def _metadata(spec: ModelSpec, matrix_type: str) -> dict[str, str | int | float]:
+def _metadata(spec: ModelSpec, matrix_type: str) -> dict[str, Value]:
     arch = "granite" if _has_scales(spec) else "llama"
     scales = {
         "attention.scale": spec.attention_scale,
@@ -129,7 +131,22 @@ def _metadata(spec: ModelSpec, matrix_type: str) -> dict[str, str | int | float]
         "general.architecture": arch,
         "general.file_type": _FILE_TYPES[matrix_type],
         **{f"{arch}.{key}": value for key, value in shape.items()},
-        "tokenizer.ggml.model": "no_vocab",
+    }
+
+
+def _tokenizer(vocabulary: Sequence[str]) -> dict[str, Value]:
+    """Texts of tokens in the manner of Llama 2: three special ones, the bytes, and then words."""
+    if not vocabulary:
+        return {"tokenizer.ggml.model": "no_vocab"}
+    kinds = [_BYTE if text.startswith("<0x") else _NORMAL for text in vocabulary]
+    kinds[:3] = [_UNKNOWN, _CONTROL, _CONTROL]
+    return {
+        "tokenizer.ggml.model": "llama",
+        "tokenizer.ggml.tokens": vocabulary,
+        "tokenizer.ggml.scores": np.zeros(len(vocabulary), np.float32),
+        "tokenizer.ggml.token_type": np.array(kinds, np.int32),
+        "tokenizer.ggml.bos_token_id": 1,
+        "tokenizer.ggml.eos_token_id": 2,
     }
 
 
@@ -193,7 +210,13 @@ def _tensor_info(entry: Entry, offset: int) -> bytes:
     )
 
 
-def _value(value: str | int | float) -> bytes:
+def _value(value: Value) -> bytes:
+    if isinstance(value, np.ndarray):
+        kind = _F32 if value.dtype == np.float32 else _I32
+        return struct.pack("<IIQ", _ARRAY, kind, value.size) + value.tobytes()
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        texts = b"".join(_string(text) for text in value)
+        return struct.pack("<IIQ", _ARRAY, _STRING, len(value)) + texts
     if isinstance(value, str):
         return struct.pack("<I", _STRING) + _string(value)
     if isinstance(value, int):

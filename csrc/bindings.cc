@@ -229,12 +229,40 @@ void bind_spec(nb::module_& m) {
           "ropes"_a);
 }
 
+using Blocks = nb::ndarray<const uint8_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+using OwnedBlocks = nb::ndarray<uint8_t, nb::numpy, nb::ndim<2>, nb::device::cpu>;
+
+OwnedBlocks read_blocks(const Session& session, int64_t first, int64_t n) {
+  require(!session.closed(), "the session is closed");
+  require(first >= 0 && n >= 0 && first <= session.position() && n <= session.position(),
+          "the blocks are not all filled");
+  const auto bytes = static_cast<size_t>(session.block_bytes());
+  auto* memory = new char[static_cast<size_t>(n) * bytes];
+  nb::capsule owner(memory, [](void* p) noexcept { delete[] static_cast<char*>(p); });
+  {
+    nb::gil_scoped_release release;
+    session.read_blocks(first, n, memory);
+  }
+  return OwnedBlocks(memory, {static_cast<size_t>(n), bytes}, owner);
+}
+
+void append_blocks(Session& session, const Blocks& blocks) {
+  require(!session.closed(), "the session is closed");
+  require(static_cast<int64_t>(blocks.shape(1)) == session.block_bytes(),
+          "the blocks have another size");
+  nb::gil_scoped_release release;
+  session.append_blocks(static_cast<int64_t>(blocks.shape(0)),
+                        reinterpret_cast<const char*>(blocks.data()));
+}
+
 void bind_session(nb::module_& m) {
   nb::class_<Session>(m, "Session")
       .def_prop_ro("position", &Session::position)
       .def_prop_ro("context", &Session::context)
       .def("rewind", &Session::rewind, "position"_a)
       .def("fork", &Session::fork, "position"_a)
+      .def("read_blocks", &read_blocks, "first"_a, "n"_a)
+      .def("append_blocks", &append_blocks, "blocks"_a)
       .def("close", &Session::close);
 }
 

@@ -95,6 +95,27 @@ std::unique_ptr<Session> Session::fork(int64_t position) const {
   return forked;
 }
 
+void Session::read_blocks(int64_t first, int64_t n, char* out) const {
+  require(!closed(), "the session is closed");
+  require(first >= 0 && n >= 0 && (first + n) * kBlock <= position_,
+          "the blocks are not all filled");
+  for (int64_t i = 0; i < n; ++i) {
+    std::memcpy(out + i * block_bytes(), cache_->data(blocks_[first + i]), block_bytes());
+  }
+}
+
+void Session::append_blocks(int64_t n, const char* blocks) {
+  require(!closed(), "the session is closed");
+  require(position_ % kBlock == 0, "blocks are appended at a block's beginning");
+  require(position_ + n * kBlock <= context_, "the blocks reach beyond the context");
+  if (n > cache_->n_free()) throw OutOfBlocks("the KV cache has no free blocks");
+  for (int64_t i = 0; i < n; ++i) {
+    blocks_.push_back(cache_->take());
+    std::memcpy(cache_->data(blocks_.back()), blocks + i * block_bytes(), block_bytes());
+  }
+  position_ += n * kBlock;
+}
+
 bool Session::tail_is_shared() const {
   return position_ % kBlock != 0 && cache_->shared(blocks_.back());
 }

@@ -30,6 +30,7 @@ class KvCache {
   static int64_t block_bytes(const Spec& spec, DType type);
 
   DType type() const { return type_; }
+  int64_t bytes_per_block() const { return block_bytes_; }
   int64_t n_blocks() const { return static_cast<int64_t>(references_.size()); }
   int64_t n_free() const { return static_cast<int64_t>(free_.size()); }
   bool shared(int block) const { return references_[block] > 1; }
@@ -38,6 +39,7 @@ class KvCache {
   void retain(int block);
   void release(int block);
   void copy(int from, int to);
+  char* data(int block) const { return memory_ + block * block_bytes_; }
 
   void* keys(int block, int64_t layer, int64_t kv_head) const {
     return memory_ + block * block_bytes_ + (layer * n_kv_heads_ + kv_head) * 2 * half_bytes_;
@@ -79,6 +81,14 @@ class Session {
 
   void rewind(int64_t position);
   std::unique_ptr<Session> fork(int64_t position) const;
+  int64_t block_bytes() const { return cache_->bytes_per_block(); }
+  // Copies out blocks [first, first + n), every position of which is filled.
+  void read_blocks(int64_t first, int64_t n,
+                   char* out) const;  // (n, block_bytes())
+  // Goes on by blocks that read_blocks gave, from a position at a block's beginning. Nothing has
+  // changed if it throws OutOfBlocks.
+  void append_blocks(int64_t n,
+                     const char* blocks);  // (n, block_bytes())
   void close();
   bool closed() const { return cache_ == nullptr; }
 

@@ -28,7 +28,7 @@ SIGNATURES = {
         "ChatTemplate.render": "self messages tools documents add_generation_prompt name variables",
     },
     "influence.engines.select": {
-        "load_engine": "model device device_index threads kernels context",
+        "load_engine": "model device device_index threads kernels context kv_bytes",
         "devices": "",
     },
     "influence.engines.base": {
@@ -42,7 +42,7 @@ SIGNATURES = {
     "influence.generation.params": {"resolve_params": "given model_defaults"},
     "influence.generation.prompt": {"build_prompt": "tokenizer template prompt system raw"},
     "influence.generation.generator": {
-        "Generator.submit": "self prompt_ids params context",
+        "Generator.submit": "self prompt_ids params context constraint salt on_event",
         "Generator.close": "self",
     },
 }

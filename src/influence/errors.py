@@ -34,6 +34,7 @@
     │   └── NumericError           the model computed NaN or infinity
     └── RequestError               what was asked for can't be done
         ├── InvalidParameter       a value out of its range
+        ├── PortUnavailable        the server can't have the port that it should listen on
         └── ServerBusy             no place for another request now
 
 A leaf is a situation that a user can be in. Its constructor takes facts and
@@ -373,10 +374,10 @@ def _size(n_bytes: int) -> str:
 class OutOfMemory(EngineError):
     """What is asked for needs more memory than there is; gives both numbers."""
 
-    def __init__(self, what: str, needed_bytes: int, available_bytes: int) -> None:
+    def __init__(self, what: str, needed_bytes: int, available_bytes: int, *, hint: str = "") -> None:
         super().__init__(
             f"{what} needs {_size(needed_bytes)}, but {_size(available_bytes)} are free",
-            hint="give a smaller --context, choose a smaller model, or close other programs",
+            hint=hint or "give a smaller --context, choose a smaller model, or close other programs",
         )
         self.needed_bytes = needed_bytes
         self.available_bytes = available_bytes
@@ -408,6 +409,15 @@ class InvalidParameter(RequestError):
         self.name = name
         self.value = value
         self.expected = expected
+
+
+class PortUnavailable(RequestError):
+    """The server can't have the port that it should listen on; says why."""
+
+    def __init__(self, host: str, port: int, reason: str, *, hint: str) -> None:
+        super().__init__(f"can't listen on {host} port {port}: {reason}", hint=hint)
+        self.host = host
+        self.port = port
 
 
 class ServerBusy(RequestError):

@@ -7,10 +7,12 @@ import subprocess
 from collections.abc import Callable
 from typing import Any
 
+import click
 import pytest
 
 from influence.cli import sealed
 from influence.cli.commands import doctor
+from influence.cli.main import influence as cli
 from support.cli import Outcome
 
 Run = Callable[..., Outcome]
@@ -64,3 +66,13 @@ def test_the_report_reads_as_text_too(influence: Run, monkeypatch: pytest.Monkey
     assert outcome.exit_code == 0
     for part in ("influence\n  version", "machine\n  system", "this process may use", "(chosen)", "proof"):
         assert part in outcome.stdout
+
+
+def test_the_commands_that_connect_are_those_that_take_a_mirror() -> None:
+    taking = set()
+    for name in cli.list_commands(click.Context(cli)):
+        command = cli.get_command(click.Context(cli), name)
+        assert command is not None
+        if any("--mirror" in parameter.opts for parameter in command.params):
+            taking.add(name)
+    assert taking == {words.split()[0] for words in doctor.COMMANDS_THAT_CONNECT}

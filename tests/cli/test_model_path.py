@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 
 import pytest
 
 from influence import demo
-from influence.cli.model_path import find_model
+from influence.cli.model_path import find_model, unfinished_note
 from influence.errors import ModelFilesMissing
+from influence.hub.journal import done_name
+from support.downloads import NEW, content_of, fetch, own_files
+from support.memory_source import MemorySource
 
 
 @pytest.fixture
@@ -66,3 +70,38 @@ def test_a_file_and_a_pipe_are_no_folders(here: Path) -> None:
     for name in ("file", "pipe"):
         with pytest.raises(ModelFilesMissing, match="not a folder"):
             find_model(name)
+
+
+def begun(folder: Path) -> Path:
+    """A folder into which a download was begun."""
+    (folder / ".influence" / "parts").mkdir(parents=True)
+    (folder / ".influence" / "parts" / "x.part").write_bytes(b"")
+    return folder
+
+
+def test_a_download_that_has_hardly_begun_is_no_model_and_says_how_to_go_on(here: Path) -> None:
+    begun(Path("models/org_name"))
+    with pytest.raises(ModelFilesMissing, match="not complete") as caught:
+        find_model("org/name")
+    assert "influence download" in caught.value.hint
+
+
+def test_what_was_there_before_an_unfinished_download_is_used_and_said(here: Path) -> None:
+    folder = begun(Path("models/org_name"))
+    (folder / "config.json").write_text("{}")
+    assert find_model("org/name") == folder
+    assert "what was there before is used" in unfinished_note(folder)
+    (here / "mine").mkdir()
+    assert unfinished_note(here / "mine") == ""
+
+
+def test_a_download_that_only_lacked_its_names_is_made_good(here: Path) -> None:
+    folder = Path("models/org_name")
+    fetch(MemorySource(NEW), folder)
+    (folder / ".influence" / "manifest.json").rename(folder / ".influence" / "pending.json")
+    name = done_name("config.json", hashlib.sha256(NEW["config.json"]).hexdigest())
+    (folder / ".influence" / "parts").mkdir(exist_ok=True)
+    (folder / "config.json").rename(folder / name)
+    assert find_model("org/name") == folder
+    assert content_of(folder) == NEW
+    assert own_files(folder) == {"manifest.json", "lock"}

@@ -71,6 +71,22 @@ def test_a_spinner_erases_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     assert sys.stderr.getvalue().endswith("\r\x1b[K")
 
 
+def test_a_spinner_is_never_wider_than_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line that wraps can't be erased."""
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setattr(output, "_SPINNER_DELAY_S", 0.0)
+    spinner = output.Spinner("asking")
+    spinner.show("\x1b[31m" + "x" * 200)
+    while "x" not in sys.stderr.getvalue():
+        pass
+    spinner.stop()
+    frames = sys.stderr.getvalue().split("\r\x1b[K")
+    assert max(map(len, frames)) == 39
+    assert not any("\x1b" in frame for frame in frames)
+
+
 @pytest.mark.parametrize(
     ("term", "no_color", "coloured"), [("xterm", None, True), ("dumb", None, False), ("xterm", "1", False)]
 )

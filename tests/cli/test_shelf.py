@@ -148,6 +148,26 @@ def test_an_empty_shelf_is_said_on_stderr(influence: Run, models: Path) -> None:
     assert listed(influence) == []
 
 
+def test_an_unfinished_download_is_listed_as_that(influence: Run, models: Path) -> None:
+    (models / "org_name" / ".influence" / "parts").mkdir(parents=True)
+    (models / "org_name" / ".influence" / "parts" / "x.part").write_bytes(b"1234")
+    [model] = listed(influence)
+    assert model["is_partial"] and model["problem"].startswith("its download is not complete")
+    assert "models/org_name  can't be run: its download is not complete" in influence("list").stdout
+    assert "not complete" in influence("show", "org/name").stderr
+
+
+def test_a_sound_model_with_an_unfinished_update_is_shown_with_a_note(influence: Run, models: Path) -> None:
+    folder = download(models, "org/name")
+    (folder / ".influence" / "parts").mkdir()
+    (folder / ".influence" / "parts" / "x.part").write_bytes(b"")
+    outcome = influence("show", "org/name")
+    assert outcome.exit_code == 0
+    assert "what was there before is used" in outcome.stderr
+    done = influence("generate", "Once", "-m", "org/name", "--max-tokens", "1")
+    assert (done.exit_code, "what was there before is used" in done.stderr) == (0, True)
+
+
 def test_a_name_with_line_breaks_stays_on_its_line(influence: Run, models: Path) -> None:
     put(models, "two\nlines")
     assert len(influence("list").stdout.splitlines()) == 2

@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 from influence import demo
 from influence.engines import machine, native, select
 from influence.engines.bandwidth import measure_bandwidth
-from influence.engines.estimate import KV_BLOCK, Fit, Footprint, activation_bytes, decode_tokens_per_s
+from influence.engines.estimate import (
+    KV_BLOCK,
+    Fit,
+    Footprint,
+    activation_bytes,
+    decode_tokens_per_s,
+    guessed_bytes,
+)
 from influence.models.config import Config
 from influence.models.model import open_model
 from influence.models.reading import Sizes
@@ -123,3 +130,28 @@ def test_the_demo_fits_every_machine() -> None:
     model = open_model(demo.folder())
     sizes = survey(Config.load(model.folder / "config.json"), model.checkpoint.infos)
     assert Fit(Footprint.of(sizes), model.spec.max_context, 100_000_000).verdict == "fits"
+
+
+@pytest.mark.parametrize(
+    ("sizes", "n_parameters"),
+    [
+        (Sizes(49_152, 576, 1536, 30, 9, 3, 64, 8192), 134_515_008),  # SmolLM2 135M
+        (Sizes(151_936, 1024, 3072, 28, 16, 8, 128, 40_960), 596_049_920),  # Qwen3 0.6B
+        (Sizes(32_000, 2048, 5632, 22, 32, 4, 64, 2048), 1_100_048_384),  # TinyLlama 1.1B
+        (Sizes(32_000, 4096, 11_008, 32, 32, 32, 128, 4096), 6_738_415_616),  # Llama 2 7B
+        (Sizes(128_256, 4096, 14_336, 32, 32, 8, 128, 131_072), 8_030_261_248),  # Llama 3.1 8B
+    ],
+)
+def test_a_guess_by_the_weights_alone_is_on_the_safe_side_and_not_far_off(
+    sizes: Sizes, n_parameters: int
+) -> None:
+    spec = sizes.spec(
+        norm="rms",
+        norm_eps=1e-5,
+        activation="silu",
+        gated_mlp=True,
+        rope=Rope(theta=10_000.0, rotary_dim=sizes.head_dim),
+    )
+    footprint = Footprint(spec, {"BF16": 2 * n_parameters}, 2 * n_parameters, 2)
+    needed, guessed = footprint.total_bytes(4096), guessed_bytes(2 * n_parameters)
+    assert needed <= guessed <= max(1.25 * needed, needed + 300_000_000)

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from influence.engines import native
 from influence.engines.base import Engine, Session, Step
 from influence.engines.reference import ReferenceEngine
+from influence.errors import ContextFull, InvalidParameter, OutOfMemory
 from influence.models.binding import Weights
 from influence.models.spec import ModelSpec, Rope
 from support.random_specs import Extras, extras, random_weights, small_spec, specs
@@ -165,6 +166,59 @@ def check_forks(name: str, program: list[tuple[str, int, float, list[int]]]) -> 
 
 def test_forks_and_rewinds_change_no_logit_and_give_all_blocks_back(engine_name: str) -> None:
     check_forks(engine_name)
+
+
+@pytest.mark.parametrize("n_blocks", [1, 2])
+def test_blocks_that_were_read_out_go_on_as_if_their_tokens_had_been_run(
+    engine_name: str, n_blocks: int
+) -> None:
+    engine = engine_of(engine_name)
+    free_before = engine.kv_pool.n_free
+    token_ids = [int(i) for i in np.random.default_rng(2).integers(0, SPEC.vocab_size, 150)]
+    first = engine.new_session(512)
+    engine.forward([Step(first, token_ids, n_logits=0)])
+    blocks = first.read_blocks(0, n_blocks)
+    assert blocks.shape == (n_blocks, engine.kv_pool.block_bytes)
+    np.testing.assert_array_equal(first.read_blocks(n_blocks - 1, 1), blocks[-1:])
+    first.close()
+
+    other = engine.new_session(512)
+    other.append_blocks(blocks[:1])
+    other.append_blocks(blocks[1:])
+    begin = n_blocks * engine.kv_pool.block_size
+    assert other.position == begin
+    engine.forward([Step(other, token_ids[begin:], n_logits=1)])
+    logits = engine.logits()[0].copy()
+    assert_same(engine_name, logits, whole(engine, token_ids)[-1])
+    other.close()
+    assert engine.kv_pool.n_free == free_before
+
+
+def test_blocks_that_are_not_filled_or_do_not_fit_are_refused(engine_name: str) -> None:
+    engine = engine_of(engine_name)
+    session, small = engine.new_session(512), engine.new_session(100)
+    engine.forward([Step(session, [1] * 130, n_logits=0)])
+    for first, n in ((0, 3), (2, 1), (-1, 1), (0, -1), (1 << 40, 1), (1, 1 << 60)):
+        with pytest.raises(InvalidParameter):
+            session.read_blocks(first, n)
+    blocks = session.read_blocks(0, 2)
+    with pytest.raises(ContextFull):
+        small.append_blocks(blocks)
+    with pytest.raises(InvalidParameter):
+        small.append_blocks(blocks[:1, 1:].copy())
+    with pytest.raises(InvalidParameter):
+        session.append_blocks(blocks[:1])  # not at a block's beginning
+    assert (small.position, session.position) == (0, 130)
+    sessions = []
+    with pytest.raises(OutOfMemory):
+        for _ in range(engine.kv_pool.n_blocks):
+            sessions.append(engine.new_session(512))
+            sessions[-1].append_blocks(blocks)
+    assert sessions[-1].position == 0
+    for one in sessions:
+        one.close()
+    session.close()
+    small.close()
 
 
 @pytest.mark.parametrize("kernels", native.kernel_names())

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from influence.engines import machine, native, select
+from influence.engines.estimate import activation_bytes
 from influence.errors import DeviceUnavailable, InvalidParameter, OutOfMemory
 from influence.models.model import Model, open_model
 from support.checkpoints import BY_NAME, make_checkpoint
@@ -89,6 +90,42 @@ def test_too_little_memory_is_refused_before_the_engine_is_made(
     monkeypatch.setattr(native, "load", None)  # would fail differently
     with pytest.raises(OutOfMemory, match="a context of 64 positions"):
         select.load_engine(model, context=64)
+
+
+def test_a_kv_cache_of_a_given_size_is_shared_by_all_sessions(model: Model) -> None:
+    block = select.session_kv_bytes(model, 1)
+    engine = select.load_engine(model, context=64, kv_bytes=10 * block + 1)
+    assert engine.kv_pool.n_blocks == 10
+    engine.close()
+
+
+@pytest.mark.parametrize(
+    ("kv_bytes", "context", "what"),
+    [
+        (1, None, "a KV cache of 64 positions"),
+        (1, 64, "a context of 64"),
+        (1 << 60, 64, "a KV cache of that"),
+    ],
+)
+def test_a_kv_cache_too_small_or_too_large_is_refused(
+    model: Model, kv_bytes: int, context: int | None, what: str
+) -> None:
+    with pytest.raises(OutOfMemory, match=what):
+        select.load_engine(model, context=context, kv_bytes=kv_bytes)
+
+
+def test_a_server_s_kv_cache_is_what_its_sessions_need_within_a_share_of_the_memory(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = select.session_kv_bytes(model, 128)
+    assert select.shared_kv_bytes(model, 4, 128) == 4 * one
+    beside = model.weights.size_bytes + activation_bytes(model.spec)
+    monkeypatch.setattr(machine, "available_memory", lambda: beside + 10 * one)
+    assert select.shared_kv_bytes(model, 4, 128) == 4 * one
+    assert select.shared_kv_bytes(model, 100, 128) == 6 * one
+    monkeypatch.setattr(machine, "available_memory", lambda: beside // 2)
+    assert select.shared_kv_bytes(model, 100, 128) == one
+    assert select.shared_kv_bytes(model, 100) == select.session_kv_bytes(model, 1)
 
 
 def test_a_native_core_that_cannot_be_loaded_is_told(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,36 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import pytest
 
 from influence.errors import InfluenceError, InvalidParameter
 from support.fake_engine import VOCAB, FakeEngine
-from support.generators import EOS, PROMPT, params, running
-
-
-class Cycle:
-    """Allows one of each group in turn; complete after `n` tokens, where `may_end` allows EOS too."""
-
-    def __init__(self, groups: Sequence[Sequence[int]], n: int, *, may_end: bool = False) -> None:
-        self.groups, self.n, self.may_end = groups, n, may_end
-        self.accepted: list[int] = []
-
-    def allowed(self) -> np.ndarray:
-        mask = np.zeros(VOCAB, np.bool_)
-        mask[list(self.groups[len(self.accepted) % len(self.groups)])] = True
-        mask[EOS] = self.may_end
-        return mask
-
-    def accept(self, token_id: int) -> None:
-        self.accepted.append(token_id)
-
-    @property
-    def is_complete(self) -> bool:
-        return len(self.accepted) == self.n
-
+from support.generators import EOS, PROMPT, Cycle, params, running
 
 GROUPS = [[1, 2, 3], [4, 5], [6, 7, 8, 9]]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import signal
 import threading
 from collections.abc import Callable
@@ -24,6 +23,7 @@ from influence.generation.events import Finished, Stream, TextDelta
 from influence.generation.generator import Generator
 from influence.generation.params import GenerationParams
 from influence.models.spec import RopeScaling
+from support.fake_clock import FakeClock
 from support.fake_engine import PIECES, FakeDetokenizer, FakeEngine, fake_spec
 from support.generation_oracle import Expected, expected_of
 from support.generators import EOS, PROMPT, Gate, facts, params, running
@@ -181,15 +181,21 @@ def test_logprobs_come_one_a_token_with_the_alternatives_asked_for() -> None:
 
 
 def test_the_statistics_count_tokens_and_measure_each_stage() -> None:
-    ticks = itertools.count()
-    with running(FakeEngine(), clock=lambda: float(next(ticks))) as generator:
-        statistics = generator.submit(PROMPT, params(max_tokens=4)).collect().statistics
-    # The clock is read at submission, admission, each of four tokens, and the end.
+    engine, clock = FakeEngine(), FakeClock()
+    gate = Gate(engine)
+    engine.before_sample = lambda draws: clock.advance(3)  # so each step takes 3 s
+    with running(engine, max_running=1, clock=clock.monotonic) as generator:
+        first = generator.submit([7], params(max_tokens=2))
+        assert gate.reached.wait(20)
+        second = generator.submit(PROMPT, params(max_tokens=4))
+        gate.opened.set()
+        first.collect()
+        statistics = second.collect().statistics
     assert (statistics.prompt_tokens, statistics.completion_tokens) == (8, 4)
-    assert (statistics.queue_s, statistics.prefill_s, statistics.decode_s) == (1, 1, 4)
-    assert statistics.first_token_s == 2
-    assert statistics.prefill_tokens_per_s == 8
-    assert statistics.decode_tokens_per_s == 3 / 4
+    assert (statistics.queue_s, statistics.prefill_s, statistics.decode_s) == (6, 3, 9)
+    assert statistics.first_token_s == 9
+    assert statistics.prefill_tokens_per_s == 8 / 3
+    assert statistics.decode_tokens_per_s == 1 / 3
 
 
 # In company.
@@ -561,7 +567,7 @@ def test_an_engine_that_can_not_open_a_session_fails_that_request() -> None:
 @pytest.mark.parametrize("method", ["push", "flush"])
 def test_a_failing_detokenizer_fails_its_request(method: str) -> None:
     class Failing(FakeDetokenizer):
-        def __init__(self, tokenizer: object, prompt_ids: list[int]) -> None:
+        def __init__(self, tokenizer: object, prompt_ids: list[int], **options: frozenset[int]) -> None:
             super().__init__()
             if prompt_ids[0] == 9:
                 setattr(self, method, self.fail)

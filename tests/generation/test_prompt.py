@@ -257,3 +257,16 @@ def test_real_models_get_the_ids_of_transformers(
         messages, add_generation_prompt=True, tokenize=True, return_dict=True
     )
     assert prompt.token_ids == encoded["input_ids"]
+
+
+def test_calls_of_tools_reach_a_template_that_writes_contents_alone(make: Any) -> None:
+    model = make(chat_tokenizer(), CHATML + "{# <tool_call> #}")
+    call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": '{"a": 1}'}}
+    messages = [
+        {"role": "user", "content": "Do it."},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "1", "content": "done"},
+    ]
+    text = build_chat_prompt(model.tokenizer, model.template, messages).text
+    assert '<tool_call>\n{"name": "f", "arguments": {"a": 1}}\n</tool_call>' in text
+    assert "done" in text

@@ -5,18 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from influence.engines.sampling import with_logprobs
 from influence.errors import NumericError
 from influence.generation.events import Finished, PromptScored, TextDelta
 from support.fake_engine import VOCAB, FakeEngine
+from support.generation_oracle import scores_of
 from support.generators import PROMPT, params, running
 
 LONG = [i * 7 % 30 for i in range(100)]
-
-
-def scores_of(engine: FakeEngine, prompt: list[int], n_top: int, context: int = 256) -> list[object]:
-    rows = [engine.logits_after(prompt[:n], context) for n in range(1, len(prompt))]
-    return [None, *(with_logprobs(i, row, n_top) for i, row in zip(prompt[1:], rows, strict=True))]
 
 
 @pytest.mark.parametrize("n_top", [0, 3])
@@ -28,7 +23,7 @@ def test_each_token_of_the_prompt_has_the_score_that_its_own_row_gives(
     engine = FakeEngine()
     with running(engine) as generator:
         completion = generator.submit(prompt, params(max_tokens, prompt_logprobs=n_top)).collect()
-    assert list(completion.prompt_logprobs) == scores_of(engine, prompt, n_top)
+    assert list(completion.prompt_logprobs) == list(scores_of(engine, prompt, n_top, 256))
     assert len(completion.token_ids) == max_tokens
 
 
@@ -79,7 +74,7 @@ def test_rows_of_logits_in_one_step_are_bounded(monkeypatch: pytest.MonkeyPatch)
     with running(engine, tokens_per_step=64) as generator:
         streams = [generator.submit([i, *LONG], params(3, prompt_logprobs=0)) for i in range(3)]
         for i, stream in enumerate(streams):
-            assert list(stream.collect().prompt_logprobs) == scores_of(engine, [i, *LONG], 0)
+            assert list(stream.collect().prompt_logprobs) == list(scores_of(engine, [i, *LONG], 0, 256))
     assert max(n_rows) <= 10 + 3  # beside the rows of those that decode
 
 
@@ -92,7 +87,7 @@ def test_scored_prompts_in_company_keep_their_own_numbers() -> None:
             for i, p in enumerate(prompts)
         ]
         for i, (prompt, stream) in enumerate(zip(prompts, streams, strict=True)):
-            expected = scores_of(engine, prompt, 2) if i % 2 else []
+            expected = list(scores_of(engine, prompt, 2, 256)) if i % 2 else []
             assert list(stream.collect().prompt_logprobs) == expected
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from influence.generation.scheduler import chunk_lengths, n_admitted, step_budget, within_rows
+from influence.generation.scheduler import Pace, chunk_lengths, n_admitted, step_budget, within_rows
 
 PROPERTY = settings(derandomize=True, deadline=None)
 
@@ -86,19 +86,32 @@ def test_a_short_prompt_behind_a_long_one_is_done_in_its_own_time() -> None:
 @pytest.mark.parametrize(
     ("n_decoding", "s_per_token", "budget"),
     [
-        (0, 0.1, 256),  # nobody waits for a token
-        (3, None, 256),
+        (0, None, 256),
+        (3, None, 256),  # nothing is known yet
         (3, 0.0, 256),
         (3, 1e-6, 256),
+        (0, 0.005, 200),  # a second's worth
         (3, 0.005, 103),  # half a second's worth beside the decodes
-        (3, 0.1, 67),  # a slow machine: the least
+        (0, 0.1, 32),  # a slow machine: the least
+        (3, 0.1, 35),
         (250, 0.1, 256),
     ],
 )
-def test_a_step_is_short_while_somebody_waits_for_his_next_token(
+def test_a_step_is_short_and_shorter_while_somebody_waits_for_his_next_token(
     n_decoding: int, s_per_token: float | None, budget: int
 ) -> None:
     assert step_budget(256, n_decoding, s_per_token) == budget
+
+
+def test_the_pace_follows_large_steps_and_overlooks_small_ones() -> None:
+    pace = Pace()
+    pace.add(8, 5.0)
+    assert pace.s_per_token is None
+    pace.add(100, 10.0)
+    assert pace.s_per_token == pytest.approx(0.1)
+    for _ in range(20):
+        pace.add(100, 1.0)
+    assert pace.s_per_token == pytest.approx(0.01, rel=0.05)
 
 
 @pytest.mark.parametrize(

@@ -134,3 +134,10 @@ def test_an_unsafe_name_that_is_left_out_harms_nobody() -> None:
 def test_the_size_of_a_selection_is_known_if_all_of_its_sizes_are() -> None:
     assert select(files("config.json", "model.safetensors", "x.bin")).size_bytes == 20
     assert select([RemoteFile("config.json"), *files("model.safetensors")]).size_bytes is None
+
+
+def test_a_model_of_nothing_is_refused_as_that_and_not_as_a_wrong_pattern() -> None:
+    with pytest.raises(NoSafeWeights, match="an empty list of files"):
+        select([])
+    with pytest.raises(NoSafeWeights, match="files that no model needs"):
+        select([RemoteFile("photo.png", 1)])

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from influence.errors import DownloadFailed, ModelFilesMissing, WriteFailed
-from influence.hub.store import bytes_here, check_free, entries, find, remove
+from influence.hub.store import bytes_here, check_free, entries, find, remove, strangers
 from support.downloads import NEW, content_of, fetch, listing
 from support.memory_source import MemorySource, cut_after
 
@@ -26,8 +26,16 @@ def test_downloaded_own_and_unfinished_models_are_told_apart(tmp_path: Path) -> 
     (tmp_path / "no model").mkdir()
     with pytest.raises(DownloadFailed):
         fetch(MemorySource(NEW, *[cut_after(0)] * 100), tmp_path / "begun")
+    (tmp_path / ".hidden").mkdir()
+    (tmp_path / "file").write_text("")
     found = {entry.name: (entry.manifest is not None, entry.is_partial) for entry in entries(tmp_path)}
-    assert found == {"org/name": (True, False), "mine": (False, False), "begun": (False, True)}
+    assert found == {
+        "org/name": (True, False),
+        "mine": (False, False),
+        "no model": (False, False),
+        "begun": (False, True),
+    }
+    assert [entry.name for entry in entries(tmp_path) if entry.is_only_begun] == ["begun"]
     assert entries(tmp_path / "nowhere") == []
 
 
@@ -54,6 +62,14 @@ def test_a_removed_model_is_gone_and_a_link_to_one_takes_nothing_with_it(tmp_pat
     assert content_of(folder) == NEW
     assert remove(find(shelf, "org/name")) > sum(map(len, NEW.values()))
     assert list(shelf.iterdir()) == []
+
+
+def test_files_that_did_not_come_with_a_model_are_known(tmp_path: Path) -> None:
+    folder = shelf_with(tmp_path, MemorySource(NEW))
+    assert strangers(find(tmp_path, FOLDER)) == []
+    (folder / "notes").mkdir()
+    (folder / "notes" / "mine.txt").write_text("x")
+    assert strangers(find(tmp_path, FOLDER)) == ["notes/mine.txt"]
 
 
 def test_a_folder_of_another_model_is_not_free(tmp_path: Path) -> None:

@@ -11,7 +11,6 @@ import pytest
 
 from influence.errors import DownloadFailed, IntegrityError, LineBroken, UnsafeName, WriteFailed
 from influence.hub import events
-from influence.hub.fetch import Tuner
 from influence.hub.manifest import Manifest, read_manifest
 from influence.hub.records import RemoteFile
 from influence.hub.safe_folder import SafeFolder
@@ -334,11 +333,3 @@ def test_an_interrupted_download_keeps_its_blocks_and_leaves_at_once_d46(tmp_pat
     fetch(again, tmp_path)
     assert again.bytes_served <= len(CONTENT) - 2 * BLOCK
     assert content_of(tmp_path) == again.contents
-
-
-def test_connections_double_while_that_helps_and_never_fall_below_one() -> None:
-    tuner = Tuner(16)
-    assert [tuner.observe(rate) for rate in (2, 4, 8, 16, 16)] == [4, 8, 16, 16, 16]
-    tuner = Tuner(16)
-    assert [tuner.observe(rate) for rate in (10, 9, 9)] == [4, 2, 2]
-    assert Tuner(1).observe(0) == 1

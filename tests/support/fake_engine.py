@@ -92,6 +92,18 @@ class FakeSession(Session):
             self.closed = True
             self.engine.sessions.remove(self)
 
+    def read_blocks(self, first: int, n: int) -> np.ndarray:
+        assert (first + n) * self.engine.block_size <= self.position
+        tokens = [block.token_ids for block in self.blocks[first : first + n]]
+        return np.array(tokens, np.int64).reshape(n, self.engine.block_size).view(np.uint8)
+
+    def append_blocks(self, blocks: np.ndarray) -> None:
+        if len(blocks) > self.engine.n_free:
+            raise OutOfMemory("the KV cache", 64, 0)
+        assert self.position % self.engine.block_size == 0
+        assert blocks.shape[1] == self.engine.kv_pool.block_bytes
+        self.append(blocks.copy().view(np.int64).reshape(-1).tolist())
+
     def append(self, token_ids: Sequence[int]) -> None:
         for token_id in token_ids:
             n_in_last = self._position % self.engine.block_size
@@ -121,7 +133,7 @@ class FakeEngine(Engine):
 
     def __init__(self, n_blocks: int = 64, block_size: int = 4, spec: ModelSpec | None = None) -> None:
         self.spec = spec or fake_spec()
-        self.description = "fake"
+        self.description = self.kv_identity = "fake"
         self.block_size, self.n_blocks, self.n_free = block_size, n_blocks, n_blocks
         self.sessions: list[FakeSession] = []
         self.poison: frozenset[int] = frozenset()
@@ -133,7 +145,7 @@ class FakeEngine(Engine):
 
     @property
     def kv_pool(self) -> KvPool:
-        return KvPool(self.block_size, self.n_blocks, self.n_free, block_bytes=64)
+        return KvPool(self.block_size, self.n_blocks, self.n_free, block_bytes=8 * self.block_size)
 
     def take(self) -> Block:
         if self.n_free == 0:
@@ -219,7 +231,13 @@ def whole_text(token_ids: Sequence[int]) -> str:
 class FakeDetokenizer:
     """Whole characters of PIECES as they become certain, by the standard library's decoder."""
 
-    def __init__(self, tokenizer: Tokenizer | None = None, prompt_ids: Sequence[int] = ()) -> None:
+    def __init__(
+        self,
+        tokenizer: Tokenizer | None = None,
+        prompt_ids: Sequence[int] = (),
+        *,
+        shown_ids: frozenset[int] = frozenset(),
+    ) -> None:
         import codecs
 
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")

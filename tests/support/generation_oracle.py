@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from influence.engines.sampling import Draw, sample_row
+from influence.engines.sampling import Draw, Sample, SamplingParams, sample_row
+from influence.generation.constraint import Constraint
 from influence.generation.params import GenerationParams
 from support.fake_engine import FakeDetokenizer, FakeEngine
 
@@ -27,14 +28,19 @@ def expected_of(
     eos_ids: frozenset[int],
     context: int,
     session_context: int | None = None,
+    constraint: Constraint | None = None,
 ) -> Expected:
     generated: list[int] = []
     for _ in range(min(params.max_tokens, context - len(prompt_ids))):
-        token_id = next_token(engine, prompt_ids, generated, params, session_context or context)
+        allowed = None if constraint is None else constraint.allowed()
+        token_id = next_token(engine, prompt_ids, generated, params, session_context or context, allowed)
         if token_id in eos_ids and not params.ignore_eos:
             return ended(generated, params, "stop")
         generated.append(token_id)
-        if cut(certain_text(generated), params.stop)[1] is not None:
+        if constraint is not None:
+            constraint.accept(token_id)
+        is_complete = constraint is not None and constraint.is_complete
+        if is_complete or cut(certain_text(generated), params.stop)[1] is not None:
             return ended(generated, params, "stop")
     return ended(generated, params, "length")
 
@@ -45,11 +51,25 @@ def next_token(
     generated: Sequence[int],
     params: GenerationParams,
     session_context: int,
+    allowed: np.ndarray | None = None,
 ) -> int:
     ids, counts = np.unique(np.array(generated, np.int64), return_counts=True)
     position = len(prompt_ids) + len(generated)
-    draw = Draw(0, position, params.sampling, np.unique(np.array(prompt_ids, np.int64)), ids, counts)
+    draw = Draw(0, position, params.sampling, np.unique(np.array(prompt_ids, np.int64)), ids, counts, allowed)
     return sample_row(engine.logits_after([*prompt_ids, *generated], session_context), draw).token_id
+
+
+def scores_of(
+    engine: FakeEngine, prompt_ids: Sequence[int], n_top: int, context: int
+) -> tuple[Sample | None, ...]:
+    """What the prompt's own tokens score, each by the row of those before it."""
+    samples: list[Sample | None] = [None]
+    for n in range(1, len(prompt_ids)):
+        row = engine.logits_after(prompt_ids[:n], context)
+        samples.append(
+            sample_row(row, Draw(0, n, SamplingParams(), n_logprobs=n_top, known_id=prompt_ids[n]))
+        )
+    return tuple(samples)
 
 
 def ended(generated: Sequence[int], params: GenerationParams, reason: str) -> Expected:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
+
+import numpy as np
 
 from influence.engines.sampling import SamplingParams
 from influence.generation.events import Completion
 from influence.generation.generator import Generator
 from influence.generation.params import GenerationParams
-from support.fake_engine import FakeDetokenizer, FakeEngine
+from support.fake_engine import VOCAB, FakeDetokenizer, FakeEngine
 from support.generation_oracle import Expected
 
 EOS = 31
@@ -48,3 +50,24 @@ class Gate:
     def wait(self, steps: object) -> None:
         self.reached.set()
         assert self.opened.wait(20)
+
+
+class Cycle:
+    """A constraint: one of each group in turn; complete after `n` tokens; `may_end` allows EOS at any time."""
+
+    def __init__(self, groups: Sequence[Sequence[int]], n: int, *, may_end: bool = False) -> None:
+        self.groups, self.n, self.may_end = groups, n, may_end
+        self.accepted: list[int] = []
+
+    def allowed(self) -> np.ndarray:
+        mask = np.zeros(VOCAB, np.bool_)
+        mask[list(self.groups[len(self.accepted) % len(self.groups)])] = True
+        mask[EOS] = self.may_end
+        return mask
+
+    def accept(self, token_id: int) -> None:
+        self.accepted.append(token_id)
+
+    @property
+    def is_complete(self) -> bool:
+        return len(self.accepted) == self.n

@@ -173,3 +173,19 @@ def _waits(kind: str) -> bool:
 def test_a_chain_without_a_decoder_joins_by_spaces_as_tokenizers_does() -> None:
     chain = make_chain(None, None)
     assert chain.push("a") + chain.push("b") + chain.flush() == "a b"
+
+
+@pytest.mark.parametrize("kind", ["byte-level", SPM])
+def test_special_tokens_that_are_to_be_shown_stand_where_they_came(kind: str) -> None:
+    tokenizer = made(kind)
+    special = next(i for i in range(tokenizer.vocab_size) if tokenizer.is_special(i))
+    ids = [
+        *tokenizer.encode("ab", add_special_tokens=False),
+        special,
+        *tokenizer.encode("b", add_special_tokens=False),
+    ]
+    shown = IncrementalDetokenizer(tokenizer, [special], shown_ids=frozenset({special}))
+    text = "".join([shown.push(token_id) for token_id in ids]) + shown.flush()
+    assert text == tokenizer.decode(ids, skip_special_tokens=False)
+    assert tokenizer.token(special) in text
+    assert "".join(pieces(tokenizer, ids, [special])) == tokenizer.decode(ids)

@@ -32,7 +32,7 @@ class Notices:
         self._left_s = 0.0  # of the wait that was told last
 
     def wait(self, left_s: float, reason: str) -> None:
-        text = output.visible(f"{reason}; next try in {max(1, round(left_s))} s")
+        text = output.visible(f"next try in {max(1, round(left_s))} s: {reason}")
         if self._spinner.is_shown:
             self._spinner.show(text if left_s >= 1 else self._usual)
         elif left_s > self._left_s:

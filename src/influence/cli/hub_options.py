@@ -62,6 +62,10 @@ class HubOptions:
         """The same for another host, to which `--token` was not given."""
         return replace(self, mirror=mirror, token=None)
 
+    def or_at(self, mirror: str) -> HubOptions:
+        """The same, and for this host if the user named none: it is then the one that `--token` is for."""
+        return self if self.mirror else replace(self, mirror=mirror)
+
     @contextmanager
     def connect(
         self,

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from influence.cli import output
-from influence.cli.model_path import find_model
+from influence.cli.model_path import find_model, unfinished_note
 from influence.cli.options import EngineOptions
 from influence.engines import machine, select
 from influence.engines.base import Engine
@@ -53,6 +54,7 @@ def context_for(model: Model, n_tokens: int, chosen: int | None) -> int:
 def notes(loaded: TextModel, options: EngineOptions) -> list[str]:
     """What the user should know before a generation, though nothing is wrong; usually nothing."""
     found = [output.visible(warning) for warning in loaded.tokenizer.warnings]
+    found += [note for note in [unfinished_note(loaded.model.folder)] if note]
     gpu = select.cuda_trace() or select.metal_trace()
     if options.device == "auto" and gpu:
         found.append(f"running on the cpu: a GPU is here ({gpu}), but this installation has no engine for it")
@@ -66,8 +68,15 @@ def notes(loaded: TextModel, options: EngineOptions) -> list[str]:
 
 
 @contextmanager
-def running(loaded: TextModel, options: EngineOptions, context: int) -> Iterator[tuple[Engine, Generator]]:
-    """The model's engine, and a generator on it, until the block ends."""
+def running(
+    loaded: TextModel,
+    options: EngineOptions,
+    context: int | None,
+    *,
+    kv_bytes: int | None = None,
+    **generator_options: Any,
+) -> Iterator[tuple[Engine, Generator]]:
+    """The model's engine, and a generator on it, until the block ends; `generator_options` are Generator's."""
     engine = select.load_engine(
         loaded.model,
         options.device,
@@ -75,9 +84,12 @@ def running(loaded: TextModel, options: EngineOptions, context: int) -> Iterator
         threads=options.threads,
         kernels=options.kernels,
         context=context,
+        kv_bytes=kv_bytes,
     )
     try:
-        with Generator(engine, loaded.tokenizer, loaded.eos_ids, context=context) as generator:
+        with Generator(
+            engine, loaded.tokenizer, loaded.eos_ids, context=context, **generator_options
+        ) as generator:
             yield engine, generator
     finally:
         engine.close()

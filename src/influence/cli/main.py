@@ -16,12 +16,16 @@ from influence.cli.lazy import LazyGroup
 
 COMMANDS = {
     "doctor": "influence.cli.commands.doctor:doctor",
+    "download": "influence.cli.commands.download:download",
     "generate": "influence.cli.commands.generate:generate",
     "inspect": "influence.cli.commands.inspect:inspect",
     "list": "influence.cli.commands.list:list_models",
     "plan": "influence.cli.commands.plan:plan",
+    "rm": "influence.cli.commands.rm:rm",
     "search": "influence.cli.commands.search:search",
+    "serve": "influence.cli.commands.serve:serve",
     "show": "influence.cli.commands.show:show",
+    "verify": "influence.cli.commands.verify:verify",
 }
 
 

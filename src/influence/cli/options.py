@@ -74,6 +74,20 @@ raw_option = click.option(
     "--raw", is_flag=True, help="Give the model the prompt as it is, without its chat template."
 )
 
+json_schema_option = click.option(
+    "--json-schema",
+    metavar="FILE",
+    type=text,
+    help="Answer with JSON that is valid for the JSON schema in FILE.",
+)
+
+regex_option = click.option(
+    "--regex",
+    metavar="PATTERN",
+    type=text,
+    help="Answer with text that PATTERN matches from its first to its last character.",
+)
+
 _ENGINE_OPTIONS = (
     click.option(
         "--device",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import sys
 import threading
 from collections.abc import Iterator, Sequence
@@ -96,11 +97,21 @@ def visible(text: str) -> str:
 
 def emphasized(text: str) -> str:
     """`text` in red for a terminal that shows colour."""
-    return f"\x1b[31m{text}\x1b[0m" if _shows_escapes(sys.stderr) and "NO_COLOR" not in os.environ else text
+    return f"\x1b[31m{text}\x1b[0m" if shows_escapes(sys.stderr) and "NO_COLOR" not in os.environ else text
 
 
-def _shows_escapes(stream: TextIO | None) -> bool:
+def shows_escapes(stream: TextIO | None) -> bool:
+    """Whether lines on it can be erased and drawn again."""
     return is_terminal(stream) and os.environ.get("TERM", "dumb") != "dumb"
+
+
+def terminal_size(stream: TextIO | None) -> os.terminal_size:
+    """Columns and lines of the terminal that a stream is; 80 by 24 if it is none, or does not say."""
+    with suppress(OSError, ValueError):
+        found = os.get_terminal_size(stream.fileno()) if stream is not None else None
+        if found and found.columns and found.lines:
+            return found
+    return os.terminal_size((80, 24))
 
 
 def size(n_bytes: int) -> str:
@@ -108,7 +119,7 @@ def size(n_bytes: int) -> str:
     for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if n_bytes >= scale:
             return f"{n_bytes / scale:.1f} {unit}"
-    return f"{n_bytes} bytes"
+    return f"{n_bytes} byte{'' if n_bytes == 1 else 's'}"
 
 
 def count(n: int) -> str:
@@ -117,6 +128,18 @@ def count(n: int) -> str:
         if n >= scale:
             return f"{n / scale:.1f} {unit}"
     return str(n)
+
+
+def duration(seconds: float) -> str:
+    """A time for people: "0.4 s", "12 s", "3 min 20 s", "2 h 5 min"."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    for unit, smaller, scale in (("h", "min", 3600), ("min", "s", 60)):
+        if whole >= scale:
+            rest = whole % scale * 60 // scale
+            return f"{whole // scale} {unit}" + (f" {rest} {smaller}" if rest else "")
+    return f"{whole} s"
 
 
 def one_line(text: str) -> str:
@@ -142,7 +165,7 @@ class Spinner:
         self._text = text
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
-        if _shows_escapes(sys.stderr):
+        if shows_escapes(sys.stderr):
             self._thread = threading.Thread(target=self._turn, daemon=True)
             self._thread.start()
 
@@ -169,12 +192,10 @@ class Spinner:
         turn = 0
         pause_s = _SPINNER_DELAY_S
         while not self._stopped.wait(pause_s):
-            print(
-                f"{_ERASE_LINE}{_SPINNER[turn % len(_SPINNER)]} {self._text}",
-                end="",
-                file=sys.stderr,
-                flush=True,
-            )
+            # A line that wraps could not be erased.
+            text = self._text[: shutil.get_terminal_size().columns - 3]
+            sign = _SPINNER[turn % len(_SPINNER)]
+            print(f"{_ERASE_LINE}{sign} {text}", end="", file=sys.stderr, flush=True)
             turn += 1
             pause_s = _SPINNER_PERIOD_S
         if turn:

@@ -7,19 +7,17 @@ where it came from, or the user's own.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from influence.cli.model_path import MODELS_FOLDER
 from influence.errors import InfluenceError
 from influence.models.config import Config
 from influence.models.model import open_model
 from influence.models.survey import survey
 
 if TYPE_CHECKING:
-    from influence.hub.manifest import Manifest
+    from influence.hub.store import Entry
     from influence.weights.safetensors import TensorInfo
 
 _MAX_README_BYTES = 4 << 20
@@ -28,14 +26,6 @@ _MAX_LICENCE_SHOWN = 80  # characters
 _FRONT_MATTER = re.compile(r"---\n(.*?)\n---(?:\n|\Z)", re.DOTALL)
 _LICENCE = re.compile(r"^license:[ \t]*(?:\n[ \t]*-[ \t]*)?(\S.*)$", re.MULTILINE)
 _LICENCE_NAME = re.compile(r"^license_name:[ \t]*(\S.*)$", re.MULTILINE)
-
-
-def folders() -> Iterator[Path]:
-    """The folders on the shelf, by name; hidden ones are nobody's model."""
-    if MODELS_FOLDER.is_dir():
-        yield from sorted(
-            path for path in MODELS_FOLDER.iterdir() if path.is_dir() and not path.name.startswith(".")
-        )
 
 
 def headers(folder: Path) -> tuple[Config, dict[str, TensorInfo]]:
@@ -62,30 +52,18 @@ def facts(folder: Path) -> dict[str, Any]:
     }
 
 
-def name_of(folder: Path) -> str:
-    """What `-m` finds the folder by: the repository of a download that was not moved, else the path."""
-    repo = origin(folder)["repo"]
-    return repo if repo is not None and repo.replace("/", "_") == folder.name else str(folder)
+def name_of(entry: Entry) -> str:
+    """What `-m` finds the model by: the repository of a download that was not moved, else the path."""
+    is_in_place = entry.manifest is not None and entry.manifest.repo.replace("/", "_") == entry.path.name
+    return entry.name if is_in_place else str(entry.path)
 
 
-def manifest(folder: Path) -> Manifest | None:
-    """Where a download came from; None for the user's own folder, or if the manifest can't be read."""
-    from influence.hub.manifest import read_manifest
-    from influence.hub.safe_folder import SafeFolder
-
-    try:
-        with SafeFolder(folder) as safe:
-            return read_manifest(safe)
-    except InfluenceError:
-        return None
-
-
-def origin(folder: Path) -> dict[str, Any]:
+def origin(entry: Entry) -> dict[str, Any]:
     """The repository, commit and time of the last verification; each None if not known."""
-    found = manifest(folder)
+    found = entry.manifest
     if found is None:
         return {"repo": None, "commit": None, "verified_at": None}
-    return {"repo": str(found.repo), "commit": str(found.sha), "verified_at": _date(found.verified_at)}
+    return {"repo": found.repo, "commit": found.sha, "verified_at": _date(found.verified_at)}
 
 
 def _date(seconds: float) -> str | None:

@@ -28,6 +28,8 @@ import numpy.typing as npt
 from influence.engines.sampling import Draw, Sample
 from influence.models.spec import ModelSpec
 
+Blocks = npt.NDArray[np.uint8]  # (n_blocks, KvPool.block_bytes) as the engine lays them out
+
 
 class Session(ABC):
     """A timeline of positions in the KV cache.
@@ -57,6 +59,24 @@ class Session(ABC):
 
         Shares the blocks below; whichever writes into a shared block first
         copies it. Same context. Raises InvalidParameter as `rewind` does.
+        """
+
+    @abstractmethod
+    def read_blocks(self, first: int, n: int) -> Blocks:
+        """A copy of the blocks [first, first + n), to be kept and appended to another session.
+
+        Raises InvalidParameter unless all their positions are filled.
+        """
+
+    @abstractmethod
+    def append_blocks(self, blocks: Blocks) -> None:
+        """Go on by blocks that `read_blocks` gave, as if their tokens had been run.
+
+        They must be those of the same positions, after the same tokens, of an
+        engine of the same `kv_identity`, spec and weights, and of a session of
+        the same context where rope depends on it; nobody checks that here.
+        Raises InvalidParameter for another shape or off a block's border,
+        ContextFull, and OutOfMemory, having changed nothing.
         """
 
     @abstractmethod
@@ -92,6 +112,7 @@ class Engine(ABC):
 
     spec: ModelSpec
     description: str  # for people: "native avx512_bf16, 8 threads"
+    kv_identity: str  # all that a block's bytes depend on beside spec, weights and tokens
 
     @property
     @abstractmethod

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from influence import _native
 from influence.engines import machine
-from influence.engines.base import Engine, KvPool, Session, Step
+from influence.engines.base import Blocks, Engine, KvPool, Session, Step
 from influence.engines.sampling import Draw, Sample, sample_row
 from influence.errors import ContextFull, InvalidParameter, OutOfMemory
 from influence.models.binding import Weights
@@ -98,6 +98,23 @@ class NativeSession(Session):
         self._check(position)
         return NativeSession(self.handle.fork(position))
 
+    def read_blocks(self, first: int, n: int) -> Blocks:
+        try:
+            return self.handle.read_blocks(first, n)
+        except ValueError as error:
+            raise InvalidParameter("blocks", (first, n), str(error)) from error
+
+    def append_blocks(self, blocks: Blocks) -> None:
+        n_positions = len(blocks) * BLOCK_SIZE
+        if self.position + n_positions > self.context:
+            raise ContextFull(self.position, n_positions, self.context)
+        try:
+            self.handle.append_blocks(blocks)
+        except MemoryError as error:
+            raise OutOfMemory("the KV cache", blocks.nbytes, 0) from error
+        except ValueError as error:
+            raise InvalidParameter("blocks", blocks.shape, str(error)) from error
+
     def close(self) -> None:
         self.handle.close()
 
@@ -133,6 +150,7 @@ class NativeEngine(Engine):
             kv_type,
             _n_blocks(spec, self._block_bytes, kv_bytes),
         )
+        self.kv_identity = f"native {kernels} {kv_type}"
         self.description = f"native {kernels}, {threads} thread{'s' if threads > 1 else ''}"
 
     @property

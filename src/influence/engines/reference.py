@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from influence.engines.base import Engine, KvPool, Session, Step
+from influence.engines.base import Blocks, Engine, KvPool, Session, Step
 from influence.engines.sampling import Draw, Sample, sample_row
 from influence.errors import ContextFull, InvalidParameter, OutOfMemory
 from influence.models.binding import Weights
@@ -197,8 +197,7 @@ class _Pool:
     def __init__(self, spec: ModelSpec, dtype: np.dtype[Any], n_blocks: int) -> None:
         self._shape = (spec.n_layers, 2, BLOCK_SIZE, spec.n_kv_heads, spec.head_dim)
         self._dtype = dtype
-        self.n_blocks = n_blocks
-        self.n_free = n_blocks
+        self.n_blocks = self.n_free = n_blocks
         self.block_bytes = math.prod(self._shape) * dtype.itemsize
 
     def require(self, n_blocks: int) -> None:
@@ -247,6 +246,25 @@ class ReferenceSession(Session):
         for block in forked.blocks:
             block.n_owners += 1
         return forked
+
+    def read_blocks(self, first: int, n: int) -> Blocks:
+        if not 0 <= first <= first + n <= self._position // BLOCK_SIZE:
+            raise InvalidParameter("blocks", (first, n), "blocks that are filled")
+        rows = [block.kv.reshape(-1).view(np.uint8) for block in self.blocks[first : first + n]]
+        return np.array(rows, np.uint8).reshape(n, self.engine.pool.block_bytes)
+
+    def append_blocks(self, blocks: Blocks) -> None:
+        pool = self.engine.require_open(self).engine.pool
+        n_positions = len(blocks) * BLOCK_SIZE
+        if self._position % BLOCK_SIZE or blocks.shape[1:] != (pool.block_bytes,):
+            raise InvalidParameter("blocks", blocks.shape, "whole blocks at a block's beginning")
+        if self._position + n_positions > self.context:
+            raise ContextFull(self._position, n_positions, self.context)
+        pool.require(len(blocks))
+        for row in blocks:
+            self.blocks.append(pool.take())
+            self.blocks[-1].kv.reshape(-1)[:] = row.view(self.engine.dtype)
+        self._position += n_positions
 
     def close(self) -> None:
         if not self.closed:
@@ -308,7 +326,7 @@ class ReferenceEngine(Engine):
     ) -> None:
         self.spec = spec
         self.dtype: np.dtype[Any] = np.dtype(dtype)
-        self.description = f"reference numpy {self.dtype}"
+        self.description = self.kv_identity = f"reference numpy {self.dtype}"
         n_blocks = kv_blocks if kv_blocks is not None else 16 * -(-spec.max_context // BLOCK_SIZE)
         self.pool = _Pool(spec, self.dtype, n_blocks)
         self._decoder = _Decoder(spec, weights, self.dtype)
@@ -325,7 +343,7 @@ class ReferenceEngine(Engine):
 
     def forward(self, steps: Sequence[Step]) -> int:
         sessions = [self.require_open(step.session) for step in steps]
-        if len(set(map(id, sessions))) < len(sessions):
+        if len(set(sessions)) < len(sessions):
             raise InvalidParameter("steps", "two of one session", "of distinct sessions")
         for step, session in zip(steps, sessions, strict=True):
             self._check(step, session)

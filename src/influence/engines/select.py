@@ -26,6 +26,9 @@ from influence.models.spec import ModelSpec
 
 Device = Literal["auto", "cpu", "metal", "cuda"]
 
+# Of the memory beside the weights, what the sessions of a server may fill; the rest is the system's.
+_KV_SHARE = 0.6
+
 _NO_GPU_ENGINE = "this installation has no engine for GPUs"
 # What a driver leaves behind where there is a GPU that CUDA (or ROCm) can reach.
 _CUDA_TRACES = ("/dev/nvidia0", "/dev/nvidiactl", "/proc/driver/nvidia/version", "/dev/kfd", "/dev/dxg")
@@ -54,25 +57,33 @@ def load_engine(
     threads: int | None = None,
     kernels: str | None = None,
     context: int | None = None,
+    kv_bytes: int | None = None,
 ) -> Engine:
-    """The model on a device, with a KV cache for one session of `context` positions (None: the model's own).
+    """The model on a device, ready for sessions of `context` positions (None: the model's own limit).
 
-    Raises DeviceUnavailable, InvalidParameter (device_index, threads, kernels,
-    context) and OutOfMemory, all before memory is taken.
+    `kv_bytes` is the size of the KV cache, which all sessions share; without
+    it, it holds one session of `context`. Memory is taken as positions are
+    filled. Raises DeviceUnavailable, InvalidParameter (device_index, threads,
+    kernels, context) and OutOfMemory, all before memory is taken.
     """
     _require_device(device, device_index)
     n_positions = _checked_context(model.spec, context)
     from influence.engines import native
 
-    n_blocks = -(-n_positions // native.BLOCK_SIZE)
-    kv_bytes = n_blocks * native.BLOCK_SIZE * kv_bytes_per_token(model)
-    _require_memory(n_positions, kv_bytes + activation_bytes(model.spec))
+    one_session = session_kv_bytes(model, n_positions)
+    if kv_bytes is None:
+        _require_memory(f"a context of {n_positions} positions", one_session + activation_bytes(model.spec))
+    else:
+        if context is not None and kv_bytes < one_session:
+            hint = "give a larger --kv-memory, or a smaller --context"
+            raise OutOfMemory(f"a context of {context} positions", one_session, kv_bytes, hint=hint)
+        _require_memory("a KV cache of that size", kv_bytes + activation_bytes(model.spec))
     return native.load(
         model.spec,
         model.weights,
         threads=threads,
         kernels=kernels,
-        kv_bytes=kv_bytes,
+        kv_bytes=one_session if kv_bytes is None else kv_bytes,
         mapped_files=model.checkpoint.mapped_ranges(),
     )
 
@@ -82,6 +93,27 @@ def kv_bytes_per_token(model: Model) -> int:
     from influence.engines import native
 
     return native.kv_block_bytes(model.spec, model.weights) // native.BLOCK_SIZE
+
+
+def session_kv_bytes(model: Model, n_positions: int) -> int:
+    """What one session of so many positions takes in the KV cache, in whole blocks."""
+    from influence.engines import native
+
+    return -(-n_positions // native.BLOCK_SIZE) * native.kv_block_bytes(model.spec, model.weights)
+
+
+def shared_kv_bytes(model: Model, n_sessions: int, context: int | None = None) -> int:
+    """A KV cache for many sessions at once: what `n_sessions` full contexts take, as far as memory allows.
+
+    That is a share of what is left beside the weights, which must stay in
+    memory to be of use. A context that was chosen has room at least once, so
+    that `load_engine` refuses it if it does not fit; without one a cache
+    smaller than the model's own limit makes that the limit.
+    """
+    full_context = session_kv_bytes(model, _checked_context(model.spec, context))
+    least = session_kv_bytes(model, 1) if context is None else full_context
+    beside = machine.available_memory() - model.weights.size_bytes - activation_bytes(model.spec)
+    return max(least, min(n_sessions * full_context, int(beside * _KV_SHARE)))
 
 
 def cpu_kernels() -> tuple[str, ...]:
@@ -146,8 +178,8 @@ def _checked_context(spec: ModelSpec, context: int | None) -> int:
     return context
 
 
-def _require_memory(context: int, needed: int) -> None:
+def _require_memory(what: str, needed: int) -> None:
     """Weights are not counted: they are mapped, and the system keeps or drops their pages as it can."""
     available = machine.available_memory()
     if needed > available:
-        raise OutOfMemory(f"a context of {context} positions", needed, available)
+        raise OutOfMemory(what, needed, available)

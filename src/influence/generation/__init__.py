@@ -20,6 +20,7 @@ from influence.generation.events import (
     Stream,
     TextDelta,
 )
+from influence.generation.facts import GeneratorFacts, LoopFacts
 from influence.generation.generator import Generator
 from influence.generation.params import GenerationParams, ResolvedParams, resolve_params
 from influence.generation.prompt import Prompt, build_chat_prompt, build_prompt
@@ -33,6 +34,8 @@ __all__ = [
     "Finished",
     "GenerationParams",
     "Generator",
+    "GeneratorFacts",
+    "LoopFacts",
     "Prompt",
     "PromptScored",
     "ResolvedParams",

@@ -25,6 +25,7 @@ from influence.engines.base import Engine
 from influence.errors import ContextFull, EngineError, InvalidParameter, ServerBusy
 from influence.generation.constraint import Constraint
 from influence.generation.events import OnEvent, Stream
+from influence.generation.facts import EndRate, GeneratorFacts
 from influence.generation.loop import Loop
 from influence.generation.params import GenerationParams
 from influence.generation.prefix_cache import PrefixCache
@@ -59,7 +60,7 @@ class Generator:
         max_running: int = MAX_RUNNING,
         max_unfinished: int = MAX_UNFINISHED,
         prefix_cache_blocks: int | None = None,
-        new_detokenizer: Callable[[Tokenizer, Sequence[int]], Detokenizer] = IncrementalDetokenizer,
+        new_detokenizer: Callable[..., Detokenizer] = IncrementalDetokenizer,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         """Start the thread.
@@ -72,7 +73,7 @@ class Generator:
         """
         _require_room(tokens_per_step, max_running, max_unfinished)
         self._engine = engine
-        self._new_detokenizer: Callable[[Sequence[int]], Detokenizer] = partial(new_detokenizer, tokenizer)
+        self._new_detokenizer = partial(new_detokenizer, tokenizer)
         self._eos_ids = eos_ids
         self.context = largest_context(engine, context)
         self._max_unfinished = max_unfinished
@@ -87,9 +88,14 @@ class Generator:
             on_left=self._on_left,
         )
         self._inbox: SimpleQueue[SequenceState | None] = SimpleQueue()  # None: look again
-        self._lock = threading.Lock()  # guards the two below
+        self._lock = threading.Lock()  # guards the four below
         self._n_unfinished = 0
+        self._busy_since_s = 0.0
+        self._end_rate = EndRate()
         self._closing = False
+        # Written by the thread alone, read by any.
+        self._facts = self._loop.facts()
+        self._last_step_s = clock()
         self._thread = threading.Thread(target=self._run, name="influence-generator", daemon=True)
         self._thread.start()
 
@@ -124,6 +130,18 @@ class Generator:
         sequence.constraint, sequence.salt = constraint, salt
         self._enter(sequence)
         return sequence.stream
+
+    def facts(self) -> GeneratorFacts:
+        """How it goes, without waiting for anything. For any thread."""
+        with self._lock:
+            n_unfinished, busy_since_s, closing = self._n_unfinished, self._busy_since_s, self._closing
+        since_s = max(busy_since_s, self._last_step_s)
+        return GeneratorFacts(
+            loop=self._facts,
+            n_unfinished=n_unfinished,
+            is_alive=not closing and self._thread.is_alive(),
+            stalled_s=max(0.0, self._clock() - since_s) if n_unfinished else 0.0,
+        )
 
     def close(self) -> None:
         """End what still runs as "cancelled", give all blocks back, end the thread. Idempotent."""
@@ -169,7 +187,7 @@ class Generator:
             max_new_tokens=max_new_tokens,
             context=session_context(self._engine.spec, n_prompt + max_new_tokens, limit, self.context),
             eos_ids=frozenset() if params.ignore_eos else self._eos_ids,
-            text=CompletionText(self._new_detokenizer(prompt_ids), params.stop),
+            text=CompletionText(self._new_detokenizer(prompt_ids, shown_ids=params.shown_ids), params.stop),
             stream=Stream(lambda: self._inbox.put(None), on_event),
             submitted_s=self._clock(),
         )
@@ -179,7 +197,9 @@ class Generator:
             if self._closing:
                 raise EngineError("the generator is closed", hint="make a new one")
             if self._n_unfinished >= self._max_unfinished:
-                raise ServerBusy(self._n_unfinished, retry_after_s=1.0)
+                raise ServerBusy(self._n_unfinished, self._end_rate.retry_after_s(self._clock()))
+            if self._n_unfinished == 0:
+                self._busy_since_s = self._clock()
             self._n_unfinished += 1
             self._inbox.put(sequence)
 
@@ -189,7 +209,10 @@ class Generator:
         try:
             while self._receive():
                 self._loop.step()
+                self._facts = self._loop.facts()
+                self._last_step_s = self._clock()
             self._loop.cancel_all()
+            self._facts = self._loop.facts()
         except BaseException as error:  # a defect of ours; nobody may wait for ever because of it
             self._abandon(error)
 
@@ -208,6 +231,7 @@ class Generator:
     def _on_left(self) -> None:
         with self._lock:
             self._n_unfinished -= 1
+            self._end_rate.add(self._clock())
 
     def _abandon(self, error: BaseException) -> None:
         """End every request with the error, and take no more."""

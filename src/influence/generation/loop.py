@@ -10,12 +10,13 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from influence.engines.base import Engine
+from influence.engines.base import Engine, KvPool
 from influence.engines.sampling import Draw, Sample
 from influence.errors import EngineError, InfluenceError
 from influence.generation.events import FinishReason
+from influence.generation.facts import LoopFacts
 from influence.generation.prefix_cache import PrefixCache
-from influence.generation.scheduler import chunk_lengths, n_admitted, within_rows
+from influence.generation.scheduler import Pace, chunk_lengths, n_admitted, step_budget, within_rows
 from influence.generation.sequence import SequenceState
 from influence.generation.sharing import Lead, open_or_wait
 
@@ -56,10 +57,28 @@ class Loop:
         self._waiting: deque[SequenceState] = deque()
         self._running: list[SequenceState] = []  # in the order of their admission
         self._leads: dict[SequenceState, Lead] = {}  # of those that wait for what another computes
+        self._pace = Pace()
+        self._n_steps = self._n_prompt_tokens = self._n_cached_tokens = self._n_generated_tokens = 0
 
     @property
     def is_idle(self) -> bool:
         return not self._running and not self._waiting
+
+    def facts(self) -> LoopFacts:
+        """How things stand; for the loop's own thread, who may hand it to others."""
+        pool = self._engine.kv_pool
+        return LoopFacts(
+            n_running=len(self._running),
+            n_waiting=len(self._waiting),
+            n_kv_blocks=pool.n_blocks,
+            n_free_kv_blocks=pool.n_free,
+            n_reserved_kv_blocks=self._n_reserved(pool),
+            n_kept_prefixes=len(self._cache),
+            n_steps=self._n_steps,
+            n_prompt_tokens=self._n_prompt_tokens,
+            n_cached_tokens=self._n_cached_tokens,
+            n_generated_tokens=self._n_generated_tokens,
+        )
 
     def add(self, sequence: SequenceState) -> None:
         """Take a sequence that waits for its place."""
@@ -76,7 +95,10 @@ class Loop:
         self._open_sessions()
         chunks = self._plan()
         if chunks:
+            begin_s = self._clock()
             self._advance(chunks)
+            self._n_steps += 1
+            self._pace.add(sum(n for _, n in chunks), self._clock() - begin_s)
 
     def cancel_all(self) -> None:
         """End every sequence as "cancelled" and close all sessions."""
@@ -92,12 +114,16 @@ class Loop:
     def _admit(self) -> None:
         """Begin with those of the waiting that have a place and all the blocks they can need."""
         pool = self._engine.kv_pool
-        reserved = sum(pool.blocks_for(sequence.max_positions) for sequence in self._running)
         needs = [pool.blocks_for(sequence.max_positions) for sequence in self._waiting]
-        n = n_admitted(needs, pool.n_blocks - reserved, self._max_running - len(self._running))
+        n_left = pool.n_blocks - self._n_reserved(pool)
+        n = n_admitted(needs, n_left, self._max_running - len(self._running))
         for sequence in [self._waiting.popleft() for _ in range(n)]:
             self._running.append(sequence)
             sequence.admitted_s = self._clock()
+
+    def _n_reserved(self, pool: KvPool) -> int:
+        """Blocks that the running ones can come to need."""
+        return sum(pool.blocks_for(sequence.max_positions) for sequence in self._running)
 
     def _open_sessions(self) -> None:
         """Give a session to each that has none and need not wait for what an older one computes right now."""
@@ -119,11 +145,14 @@ class Loop:
                 return
         sequence.session = sequence.session or self._engine.new_session(sequence.context)
         sequence.n_cached = sequence.n_run
+        self._n_cached_tokens += sequence.n_cached
 
     def _plan(self) -> list[Chunk]:
         """Who runs how many tokens now."""
         able = [sequence for sequence in self._running if sequence.session is not None]
-        lengths = chunk_lengths([s.n_pending for s in able], self._tokens_per_step)
+        pending = [sequence.n_pending for sequence in able]
+        budget = step_budget(self._tokens_per_step, pending.count(1), self._pace.s_per_token)
+        lengths = chunk_lengths(pending, budget)
         scored = [s.scores_prompt and s.n_run < s.n_prompt for s in able]
         lengths = within_rows(lengths, scored, max(1, SCORED_BYTES // (4 * self._engine.spec.vocab_size)))
         return [(sequence, n) for sequence, n in zip(able, lengths, strict=True) if n]
@@ -132,6 +161,7 @@ class Loop:
         """Forward and sample; what makes the batch fail fails alone, the others go on."""
         self._make_room(chunks)
         n_rows = [sequence.n_rows(n) for sequence, n in chunks]
+        n_prompt = sum(min(n, max(0, s.n_prompt - s.n_run)) for s, n in chunks)
         try:
             self._engine.forward([sequence.step(n) for sequence, n in chunks])
         except Exception as error:
@@ -141,6 +171,7 @@ class Loop:
                 for chunk in chunks:
                     self._advance([chunk])
             return
+        self._n_prompt_tokens += n_prompt
         self._sample([sequence for sequence, _ in chunks], n_rows)
 
     def _make_room(self, chunks: list[Chunk]) -> None:
@@ -184,11 +215,14 @@ class Loop:
     def _take(self, sequence: SequenceState, samples: list[Sample]) -> None:
         if sequence.n_generated == 0 and sequence.n_run >= sequence.n_prompt:
             self._keep_prompt(sequence)
+        n_before = sequence.n_generated
         try:
             reason = sequence.take(samples, self._clock())
         except Exception as error:
             self._fail(sequence, error)
             return
+        finally:
+            self._n_generated_tokens += sequence.n_generated - n_before
         if reason is not None:
             self._finish(sequence, reason)
 

@@ -32,6 +32,7 @@ class GenerationParams:
     ignore_eos: bool = False  # go on after an EOS token
     n_logprobs: int = -1  # -1: none; 0: of the chosen tokens; up to 20: also of that many likeliest
     prompt_logprobs: int = -1  # likewise, of the prompt's own tokens; then the whole prompt is computed
+    shown_ids: frozenset[int] = frozenset()  # special tokens that the text shows, as those of tool calls
 
     def __post_init__(self) -> None:
         _require_whole("max_tokens", self.max_tokens, 0, None)

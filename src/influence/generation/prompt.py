@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from influence.errors import InvalidParameter, TokenizerError
+from influence.text.tool_messages import fitted_messages
 
 if TYPE_CHECKING:
     from influence.text.chat_template import ChatTemplate
@@ -72,6 +73,7 @@ def build_chat_prompt(
             "messages", "a conversation", "a plain prompt: this model has no chat template"
         )
     try:
+        messages = _with_tools_fitted(template, messages, render_options.get("tools"))
         escapes = _escapes(tokenizer, messages)
         escaped = [_escaped(message, escapes) for message in messages]
     except RecursionError as error:
@@ -79,6 +81,19 @@ def build_chat_prompt(
     rendered = _render(template, escaped, render_options)
     ids = _encode_rendered(tokenizer, rendered, escapes)
     return Prompt(_restored(rendered, escapes), _single_bos(ids, tokenizer.bos_id), used_template=True)
+
+
+def _with_tools_fitted(
+    template: ChatTemplate, messages: Sequence[Message], tools: Sequence[Message] | None
+) -> Sequence[Message]:
+    """The messages with tools, calls and results where this template looks for them."""
+    if not tools and not any(_role(message) == "tool" or _has_calls(message) for message in messages):
+        return messages
+    return fitted_messages(messages, tools, template.tool_habits)
+
+
+def _has_calls(message: Message) -> bool:
+    return isinstance(message, Mapping) and bool(message.get("tool_calls"))
 
 
 def encode_text(tokenizer: Tokenizer, text: str) -> list[int]:

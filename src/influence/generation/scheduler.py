@@ -1,4 +1,4 @@
-"""Who gets how many tokens in a step, and who may begin: pure functions, no engine, no clock.
+"""Who gets how many tokens in a step, and who may begin: no engine, no clock.
 
 Places are given first come, first served: nobody is overtaken, so a large
 request is never starved by small ones. A sequence is admitted only if the
@@ -14,18 +14,36 @@ from collections.abc import Sequence
 # How long a step should take at most while somebody waits for his next token: a
 # pause that a reader still takes for flow.
 STEP_S = 0.5
+# And while nobody does: a cancel, or a short prompt that comes now, waits for the step's end.
+PROMPT_STEP_S = 1.0
 # Prompt tokens that a step takes even then: with fewer the weights are read more often than paid for.
-MIN_PROMPT_TOKENS = 64
+MIN_PROMPT_TOKENS = 32
+
+
+class Pace:
+    """What a prompt's token takes, learnt from the steps so far."""
+
+    def __init__(self) -> None:
+        self.s_per_token: float | None = None
+
+    def add(self, n_tokens: int, took_s: float) -> None:
+        """A step of `n_tokens` took so long. Only large ones tell: small ones pay for reading the weights."""
+        if n_tokens < MIN_PROMPT_TOKENS:
+            return
+        latest = took_s / n_tokens
+        before = latest if self.s_per_token is None else self.s_per_token
+        self.s_per_token = before + (latest - before) / 4  # follows the load in a few steps
 
 
 def step_budget(most: int, n_decoding: int, s_per_token: float | None) -> int:
-    """The tokens of the next step: `most`, but while sequences decode only what keeps their pauses short.
+    """The tokens of the next step: `most`, or fewer so that it stays short.
 
     `s_per_token`: what a prompt's token has taken lately; None: not known yet.
     """
-    if n_decoding == 0 or s_per_token is None or s_per_token <= 0:
+    if s_per_token is None or s_per_token <= 0:
         return most
-    return min(most, n_decoding + max(MIN_PROMPT_TOKENS, int(STEP_S / s_per_token)))
+    wanted = int((STEP_S if n_decoding else PROMPT_STEP_S) / s_per_token)
+    return min(most, n_decoding + max(MIN_PROMPT_TOKENS, wanted))
 
 
 def chunk_lengths(n_pending: Sequence[int], token_budget: int) -> list[int]:

@@ -6,10 +6,10 @@
 
 The key is made of path, size and published hash, so that only bytes of the same
 content are ever put together, whichever commit or process asks for it. A block's
-line is written after its bytes; on resuming every block is read again and held
-to its line, so that a lost write, a torn line or a changed byte costs that block
-and nothing else. No order of flushes is needed for that; flushing every 64 MiB
-bounds what a loss of power costs.
+line is written after its bytes; a block of an earlier run is held to its line
+when it is hashed (hashing.py), so that a lost write, a torn line or a changed
+byte costs that block and nothing else. No order of flushes is needed for that;
+flushing every 64 MiB bounds what a loss of power costs.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ class Part:
     def __init__(
         self, folder: SafeFolder, file: RemoteFile, size_bytes: int, sha: str, block_bytes: int
     ) -> None:
-        """Opens both, and keeps the blocks of earlier runs that are still as they were written."""
+        """Opens both, and takes over the blocks of earlier runs, which are still to be held to their lines."""
         self.file = file
         self.size_bytes = size_bytes
         self.block_bytes = block_bytes
@@ -123,6 +123,7 @@ class Part:
         self._lock = threading.Lock()
         self._n_unflushed = 0
         self._have: dict[int, int] = {}  # block -> CRC-32
+        self._earlier: set[int] = set()  # blocks that an earlier run wrote
         self._data = folder.open(self.part_name, write=True)
         self._journal = folder.open(self.journal_name, write=True, append=True)
         self._resume()
@@ -144,20 +145,39 @@ class Part:
             return full - (self.block_bytes - n_last if self.n_blocks - 1 in self._have else 0)
 
     @property
-    def is_full(self) -> bool:
+    def is_flush_due(self) -> bool:
+        """Whether a loss of power would by now cost more than it should."""
         with self._lock:
-            return len(self._have) == self.n_blocks
+            return self._n_unflushed >= _FLUSH_BYTES
 
     def has(self, block: int) -> bool:
         with self._lock:
             return block in self._have
+
+    def is_of_earlier_run(self, block: int) -> bool:
+        with self._lock:
+            return block in self._earlier
+
+    def checksum(self, block: int) -> int | None:
+        """A block's CRC-32; None if it is not here."""
+        with self._lock:
+            return self._have.get(block)
+
+    def checksums(self) -> tuple[int, ...]:
+        """Of all blocks that are here, in order."""
+        with self._lock:
+            return tuple(self._have[block] for block in sorted(self._have))
+
+    def place(self, block: int) -> tuple[int, int]:
+        """The bytes of a block, as (begin, end)."""
+        return block * self.block_bytes, min((block + 1) * self.block_bytes, self.size_bytes)
 
     def missing(self, span_bytes: int) -> list[tuple[int, int]]:
         """The bytes not here, as (begin, end) of at most `span_bytes`, rounded up to blocks."""
         per_span = max(span_bytes // self.block_bytes, 1)
         spans: list[tuple[int, int]] = []
         for block in range(self.n_blocks):
-            begin, end = self._place(block)
+            begin, end = self.place(block)
             if self.has(block):
                 continue
             if spans and spans[-1][1] == begin and begin - spans[-1][0] < per_span * self.block_bytes:
@@ -166,7 +186,11 @@ class Part:
                 spans.append((begin, end))
         return spans
 
-    def write(self, position: int, data: bytes) -> None:
+    def read_into(self, buffer: memoryview, position: int) -> int:
+        """How many bytes were read; 0 where the part was cut."""
+        return os.preadv(self._data, [buffer], position)
+
+    def write(self, position: int, data: bytes | memoryview) -> None:
         """Bytes at their place; they count once `block_done` is told of their block."""
         try:
             write_all_at(self._folder.system, self._data, data, position)
@@ -178,10 +202,8 @@ class Part:
         with self._lock:
             self._append(b"%d %08x\n" % (block, crc))
             self._have[block] = crc
+            self._earlier.discard(block)
             self._n_unflushed += self.block_bytes
-            if self._n_unflushed >= _FLUSH_BYTES:
-                self._n_unflushed = 0
-                self._flush()
 
     def drop(self, blocks: list[int]) -> None:
         """Forget some blocks: they come again."""
@@ -193,27 +215,23 @@ class Part:
         """Forget all."""
         self.drop(list(range(self.n_blocks)))
 
-    def check(self) -> Measured:
-        """What the whole content is."""
-        self._flush()
-        return measure(self._data, self.block_bytes, git=self.file.git_sha1 is not None)
-
-    def finish(self, measured: Measured) -> FileRecord:
-        """Put the verified file where it waits for its name, and remove the journal."""
-        modified_ns = os.fstat(self._data).st_mtime_ns
-        self._folder.rename(self.part_name, done_name(self.file.path, measured.sha256))
-        self._folder.remove(self.journal_name)
-        return measured.record(self.file, modified_ns, self.block_bytes)
-
-    def _place(self, block: int) -> tuple[int, int]:
-        return block * self.block_bytes, min((block + 1) * self.block_bytes, self.size_bytes)
-
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Bring bytes and journal to the disk; connections may go on writing."""
+        with self._lock:
+            self._n_unflushed = 0
         try:
             self._folder.system.flush(self._data)
             self._folder.system.flush(self._journal)
         except OSError as error:
             raise write_failed(self._folder.path / self.part_name, error) from error
+
+    def finish(self, measured: Measured) -> FileRecord:
+        """Flush the verified file, put it where it waits for its name, and remove the journal."""
+        self.flush()
+        modified_ns = os.fstat(self._data).st_mtime_ns
+        self._folder.rename(self.part_name, done_name(self.file.path, measured.sha256))
+        self._folder.remove(self.journal_name)
+        return measured.record(self.file, modified_ns, self.block_bytes)
 
     def _append(self, line: bytes) -> None:
         try:
@@ -227,7 +245,8 @@ class Part:
             self._folder.system.truncate(self._data, self.size_bytes)  # sparse: takes no space yet
         except OSError as error:
             raise write_failed(self._folder.path / self.part_name, error) from error
-        self._rewrite({block: crc for block, crc in noted.items() if self._crc(block) == crc})
+        self._rewrite(noted)
+        self._earlier = set(noted)
 
     def _noted(self) -> dict[int, int]:
         """What the journal says; nothing if it is of other blocks, and torn lines do not count."""
@@ -237,13 +256,6 @@ class Part:
             return {}
         noted = {int(line[1]): int(line[2], 16) for line in map(_LINE.fullmatch, lines[:-1]) if line}
         return {block: crc for block, crc in noted.items() if block < self.n_blocks}
-
-    def _crc(self, block: int) -> int:
-        begin, end = self._place(block)
-        crc = 0
-        for position in range(begin, end, _READ_BYTES):
-            crc = zlib.crc32(os.pread(self._data, min(_READ_BYTES, end - position), position), crc)
-        return crc
 
     @property
     def _first_line(self) -> bytes:
@@ -261,23 +273,35 @@ class Part:
 
 
 class Cursor:
-    """Writes a stream of bytes that belong at `position`, from a block's beginning, and notes each whole block."""
+    """Writes a stream of bytes that belong at `position`, from a block's beginning, and notes each whole block.
+
+    A block that is there already is passed over: its hash may be taken.
+    """
 
     def __init__(self, part: Part, position: int) -> None:
         self._part = part
         self.position = position
         self._crc = 0
+        self._is_there = False
 
-    def feed(self, data: bytes) -> None:
-        view = memoryview(data)
-        while view:
+    def feed(self, data: memoryview) -> bool:
+        """Whether a new block became whole."""
+        is_whole = False
+        while data:
             block = self.position // self._part.block_bytes
-            end = min((block + 1) * self._part.block_bytes, self._part.size_bytes)
-            piece = bytes(view[: end - self.position])
-            self._part.write(self.position, piece)
-            self._crc = zlib.crc32(piece, self._crc)
+            begin, end = self._part.place(block)
+            if self.position == begin:
+                self._is_there, self._crc = self._part.has(block), 0
+            piece = data[: end - self.position]
+            if not self._is_there:
+                self._write(piece)
             self.position += len(piece)
-            view = view[len(piece) :]
-            if self.position == end:
+            data = data[len(piece) :]
+            if self.position == end and not self._is_there:
                 self._part.block_done(block, self._crc)
-                self._crc = 0
+                is_whole = True
+        return is_whole
+
+    def _write(self, piece: memoryview) -> None:
+        self._part.write(self.position, piece)
+        self._crc = zlib.crc32(piece, self._crc)

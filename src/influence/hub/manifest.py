@@ -91,6 +91,8 @@ def write_manifest(folder: SafeFolder, manifest: Manifest, name: str = MANIFEST)
 def _parsed(content: Any) -> Manifest:
     if content.pop("format") != _FORMAT:
         raise ValueError("another format")
+    if not all(isinstance(content[name], str) for name in ("repo", "revision", "sha", "endpoint")):
+        raise ValueError("names that are not texts")
     files = tuple(_file_record(entry) for entry in content.pop("files"))
     check_file_names(file.path for file in files)
     return Manifest(files=files, **content)

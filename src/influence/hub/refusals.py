@@ -31,6 +31,8 @@ from influence.hub.endpoint import OFFICIAL
 from influence.hub.token import Token, redacted, shown_url
 
 RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504})
+# What a status means where the host says nothing more.
+_UNTOLD = {429: "too many requests", 502: "its upstream failed", 503: "not available now", 504: "too late"}
 
 _BAD_TOKEN = re.compile(
     r"invalid (credentials|username or password)|token .*(expired|invalid)", re.IGNORECASE
@@ -79,7 +81,7 @@ class Refusal:
         """The host's own words, cleaned, with the number under which it logged them."""
         words = clean_text(self.headers.get("x-error-message", "")) or _words(self.excerpt)
         number = clean_text(self.headers.get("x-request-id", ""), 80)
-        told = (words or f"status {self.status}") + (f" (request {number})" if number else "")
+        told = (words or _UNTOLD.get(self.status, f"status {self.status}")) + (f" (request {number})" if number else "")
         return redacted(told, self.token)
 
     @property
@@ -118,10 +120,9 @@ def web_page_error(url: str, text: str) -> MirrorRefused:
 
 
 def _busy(refusal: Refusal) -> LineBroken:
-    limited = refusal.status == 429
     return LineBroken(
         shown_url(refusal.url),
-        f"answered {refusal.status}: {'too many requests; ' if limited else ''}{refusal.reason}",
+        f"answered {refusal.status}: {refusal.reason}",
         hint="wait some minutes and run the same command again, or name another mirror with --mirror URL",
         wait_s=refusal.asked_wait_s,
     )

@@ -195,7 +195,7 @@ def write_all(system: FileSystem, file: int, content: bytes) -> None:
         view = view[system.write(file, bytes(view)) :]
 
 
-def write_all_at(system: FileSystem, file: int, content: bytes, position: int) -> None:
+def write_all_at(system: FileSystem, file: int, content: bytes | memoryview, position: int) -> None:
     """All of it, at a place of the file."""
     view = memoryview(content)
     while view:

@@ -18,7 +18,7 @@ from influence.hub.records import RemoteFile
 
 # (reason, pattern of paths), the first that fits counting.
 _LEFT_OUT = tuple(
-    (reason, re.compile(pattern, re.IGNORECASE))
+    (reason, re.compile(pattern, re.IGNORECASE | re.DOTALL))  # a line end is a character of a name too
     for reason, pattern in (
         ("for git and the Hub alone", r"(.*/)?\.git(attributes|ignore|modules|keep)"),
         (
@@ -83,8 +83,8 @@ def select(
     excluded is not; the others are judged by the rules above.
 
     Raises NoSafeWeights for a model with weights but none in safetensors (unless
-    `include` says what is wanted), UnsafeName for a chosen name that can't be
-    written safely, InvalidParameter if nothing is left.
+    `include` says what is wanted) and for one of nothing, UnsafeName for a chosen name that can't be
+    written safely, InvalidParameter if the patterns leave nothing.
     """
     ordered = sorted(files, key=lambda file: file.path)
     main_weights = _has_main_weights(ordered)
@@ -93,6 +93,8 @@ def select(
     left_out = tuple((file, reason) for file, reason in zip(ordered, reasons, strict=True) if reason)
     if not include:
         _check_weights(ordered, repo)
+    if not chosen and not (include or exclude):
+        raise NoSafeWeights(repo, "files that no model needs" if ordered else "an empty list of files")
     if not chosen:
         raise InvalidParameter(
             "include/exclude", [*include, *exclude], f"patterns that leave a file of {repo}"

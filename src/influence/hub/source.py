@@ -6,12 +6,14 @@ import contextlib
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from influence.errors import LinkExpired
-from influence.hub.client import Hub
-from influence.hub.names import RepoId
 from influence.hub.refusals import Subject
+
+if TYPE_CHECKING:  # the shelf knows sources, and opens without a client
+    from influence.hub.client import Hub
+    from influence.hub.names import RepoId
 
 
 class Stream(Protocol):

@@ -39,14 +39,15 @@ from influence.hub.transfer import (
 )
 
 _CONFIG = "config.json"
+_SPARSE = ".part"  # ends the name of a file that takes less space than it is long (journal.py)
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One folder on the shelf."""
+    """One folder on the shelf, whatever it holds."""
 
     path: Path
-    manifest: Manifest | None  # None: the user's own, or one whose download never ended
+    manifest: Manifest | None  # None: the user's own, or one whose first download never ended
     is_partial: bool  # a download, the first or an update, was begun and is not complete
     size_bytes: int
 
@@ -55,43 +56,53 @@ class Entry:
         """ORG/NAME where the manifest says it, else the folder's name."""
         return self.manifest.repo if self.manifest else self.path.name
 
+    @property
+    def is_only_begun(self) -> bool:
+        """Whether nothing is here but the beginning of a first download."""
+        return self.is_partial and self.manifest is None and not (self.path / _CONFIG).exists()
+
 
 def entries(shelf: Path) -> list[Entry]:
-    """All models on the shelf, by folder name; none where there is no shelf."""
+    """All folders on the shelf but hidden ones, by name; none where there is no shelf."""
     try:
-        folders = sorted(path for path in shelf.iterdir() if path.is_dir())
+        paths = sorted(path for path in shelf.iterdir() if path.is_dir() and not path.name.startswith("."))
     except (FileNotFoundError, NotADirectoryError):
         return []
-    return [entry for path in folders if (entry := entry_of(path)) is not None]
+    return [entry_of(path) for path in paths]
 
 
-def entry_of(path: Path) -> Entry | None:
-    """The model in a folder; None if it holds neither a model nor the beginning of one."""
-    try:
-        with SafeFolder(path) as folder:
-            finish_if_idle(folder)
-            manifest = read_manifest(folder)
-            begun = bool(folder.names(PARTS))
-            if manifest is None and not begun and folder.status(_CONFIG) is None:
-                return None
-    except InfluenceError:  # a folder that this user may not read is no entry
-        return None
-    return Entry(path, manifest, begun, _size_bytes(path))
+def entry_of(path: Path) -> Entry:
+    """What a folder is. A download that only lacked its last renames is made good."""
+    manifest, is_partial = None, False
+    with contextlib.suppress(InfluenceError), SafeFolder(path) as folder:  # or this user may not read it
+        finish_if_idle(folder)
+        manifest = read_manifest(folder)
+        is_partial = bool(folder.names(PARTS))
+    return Entry(path, manifest, is_partial, _size_bytes(path))
 
 
 def find(shelf: Path, name: str) -> Entry:
     """The entry that ORG/NAME, or a folder's name, means. ModelFilesMissing if there is none."""
+    asked = name
     with contextlib.suppress(InfluenceError):
         name = RepoId.parse(name).folder
     is_name = name not in ("", ".", "..") and not set(name) & {"/", "\\", "\0"}
-    entry = entry_of(shelf / name) if is_name else None
-    if entry is None:
+    if not is_name or not (shelf / name).is_dir():
         raise ModelFilesMissing(
-            shelf / name if is_name else shelf,
-            "there is no such model",
+            shelf,
+            f"there is no model {asked!r}",
             hint="`influence list` shows what is there; `influence download -m ORG/NAME` gets one",
         )
-    return entry
+    return entry_of(shelf / name)
+
+
+def strangers(entry: Entry) -> list[str]:
+    """The files in a downloaded model's folder that did not come with it, by path."""
+    own = {record.path for record in entry.manifest.files} if entry.manifest else set()
+    paths = (path.relative_to(entry.path) for path in entry.path.rglob("*") if not path.is_dir())
+    return sorted(
+        path.as_posix() for path in paths if path.parts[0] != OWN_FOLDER and path.as_posix() not in own
+    )
 
 
 def check_free(path: Path, repo: str, files: Sequence[RemoteFile]) -> None:
@@ -168,10 +179,12 @@ def _unlist(path: Path, on_event: OnEvent) -> None:
 
 
 def _size_bytes(path: Path) -> int:
-    """Of all files, our own too; what vanishes meanwhile does not count."""
+    """Of all files, our own too; of a part what is there of it; what vanishes meanwhile does not count."""
     size = 0
     for parent, _, names in os.walk(path):
         for name in names:
             with contextlib.suppress(OSError):
-                size += (Path(parent) / name).lstat().st_size
+                status = (Path(parent) / name).lstat()
+                is_part = name.endswith(_SPARSE)
+                size += min(status.st_size, 512 * status.st_blocks) if is_part else status.st_size
     return size

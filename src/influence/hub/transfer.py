@@ -45,7 +45,7 @@ _MAX_UNSIZED_BYTES = 1 << 30  # of a file whose size nobody tells
 _LOCK_POLL_S = 0.5
 # On a disk whose locks do nothing (some of the network) another process may name a
 # file of ours first; the next run then finds it there.
-_MOST_OVERTAKEN = 4
+_MOST_OVERTAKEN = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,10 @@ def download(
         for _ in range(_MOST_OVERTAKEN):
             try:
                 finish_pending(folder)
-                return _Download(source, origin, folder, on_event, options).run(files)
+                manifest = _Download(source, origin, folder, on_event, options).run(files)
+                if all(unchanged(folder, record) for record in manifest.files):
+                    return manifest
+                overtaken = WriteFailed(path, "another process changes its files", hint="let it end first")
             except WriteFailed as failure:
                 if not isinstance(failure.__cause__, FileNotFoundError):
                     raise

@@ -16,7 +16,7 @@ from influence.hub.journal import Measured, Part, measure
 from influence.hub.manifest import MANIFEST, FileRecord, Manifest, read_manifest, write_manifest
 from influence.hub.safe_folder import SafeFolder, write_failed
 from influence.hub.source import Source
-from influence.hub.transfer import Options, Origin, download, finish_pending, locked
+from influence.hub.transfer import Options, Origin, download, finish_if_idle, finish_pending, locked
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +32,13 @@ class Damage:
         return sum(end - begin for begin, end in self.ranges)
 
 
+def manifest_of(path: Path) -> Manifest:
+    """What a folder was downloaded as; ModelFilesMissing if nobody wrote that down."""
+    with SafeFolder(path) as folder:
+        finish_if_idle(folder)
+        return _manifest(folder)
+
+
 def verify(path: Path, *, clock: Clock | None = None, on_event: OnEvent = ignore) -> list[Damage]:
     """Read a downloaded model whole, and list what is not as published; empty if all is well.
 
@@ -41,14 +48,14 @@ def verify(path: Path, *, clock: Clock | None = None, on_event: OnEvent = ignore
     """
     clock = clock or SystemClock()
     with SafeFolder(path) as folder:
-        _manifest_of(folder)  # before the lock makes a file in a folder that is not ours
+        _manifest(folder)  # before the lock makes a file in a folder that is not ours
         try:
             with locked(folder, clock, on_event):
                 return _verified(folder, clock, on_event)
         except WriteFailed as error:
             if not _is_read_only(error):
                 raise
-            return _damages(folder, _manifest_of(folder), on_event)
+            return _damages(folder, _manifest(folder), on_event)
         except OSError as error:
             raise write_failed(path, error) from error
 
@@ -60,7 +67,7 @@ def _is_read_only(error: WriteFailed) -> bool:
 
 def _verified(folder: SafeFolder, clock: Clock, on_event: OnEvent) -> list[Damage]:
     finish_pending(folder)
-    manifest = _manifest_of(folder)
+    manifest = _manifest(folder)
     damages = _damages(folder, manifest, on_event)
     if not damages:
         write_manifest(folder, _refreshed(folder, manifest, clock.wall()))
@@ -103,7 +110,7 @@ def repair(
     if not damages:
         return []
     with SafeFolder(path, system=options.system) as folder, locked(folder, options.clock, on_event):
-        manifest = _manifest_of(folder)
+        manifest = _manifest(folder)
         for record in manifest.files:
             if any(damage.path == record.path for damage in damages):
                 _salvage(folder, manifest, record)
@@ -113,7 +120,7 @@ def repair(
     return damages
 
 
-def _manifest_of(folder: SafeFolder) -> Manifest:
+def _manifest(folder: SafeFolder) -> Manifest:
     manifest = read_manifest(folder)
     if manifest is None:
         raise ModelFilesMissing(

@@ -33,8 +33,13 @@ def read_json_object(path: Path) -> dict[str, Any]:
     Raises ModelFilesMissing if there is no such file, InvalidConfig if it is
     not a regular file, larger than MAX_JSON_BYTES, not readable or not JSON.
     """
+    return parse_json_object(_read_regular_file(path), path)
+
+
+def parse_json_object(data: bytes, path: Path) -> dict[str, Any]:
+    """The JSON object in a file's content, as `read_json_object` reads it; `path` is only named in InvalidConfig."""
     try:
-        value = json.loads(_read_regular_file(path), parse_constant=_refuse_constant)
+        value = json.loads(data, parse_constant=_refuse_constant)
     except RecursionError as error:
         raise InvalidConfig(path, "", "is nested too deeply") from error
     except ValueError as error:  # JSONDecodeError, UnicodeDecodeError, an integer of 5000 digits
@@ -98,6 +103,11 @@ class Config:
     def load(cls, path: Path) -> Config:
         """Read a JSON file; raises as `read_json_object` does."""
         return cls(read_json_object(path), path)
+
+    @classmethod
+    def parse(cls, data: bytes, path: Path) -> Config:
+        """From a file's content, wherever it is; `path` is only named in errors."""
+        return cls(parse_json_object(data, path), path)
 
     def __contains__(self, key: str) -> bool:
         return key in self.values

@@ -6,7 +6,8 @@ request -> Host, key, origin -> route -> endpoint -> answer
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -14,7 +15,16 @@ from starlette.responses import Response
 from starlette.routing import Match, Route
 from starlette.types import Receive, Scope, Send
 
-from influence.server import health, native_api
+from influence.server import (
+    anthropic_api,
+    health,
+    metrics_api,
+    native_api,
+    ollama_api,
+    openai_api,
+    openapi,
+    page_api,
+)
 from influence.server.errors import ApiError, ClientGone, api_error, refused
 from influence.server.exchange import CLIENT_GONE, Exchange
 from influence.server.guard import Guard
@@ -25,6 +35,8 @@ from influence.server.streaming import log_failure
 class ProtocolModule(Protocol):
     """What a protocol is to the app."""
 
+    BODIES: Mapping[str, type]  # what a POST to each path takes, as a msgspec Struct
+
     def routes(self, service: Service) -> list[Route]:
         """Its endpoints."""
 
@@ -33,7 +45,16 @@ class ProtocolModule(Protocol):
 
 
 # The first one's errors are those of paths that nobody knows.
-PROTOCOLS: tuple[ProtocolModule, ...] = (native_api, health)
+PROTOCOLS: tuple[ProtocolModule, ...] = (
+    native_api,
+    openai_api,
+    ollama_api,
+    anthropic_api,
+    health,
+    metrics_api,
+    openapi,
+    page_api,
+)
 
 
 class App:
@@ -43,6 +64,7 @@ class App:
         self.service = service
         self._guard = Guard(service.settings)
         self._default = protocols[0]
+        self.bodies = {path: kind for module in protocols for path, kind in module.BODIES.items()}
         self._routes = [(route, module) for module in protocols for route in module.routes(service)]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -63,10 +85,12 @@ class App:
             await self._answer(exchange, scope, receive)
         except ClientGone:
             exchange.status = CLIENT_GONE
+            await _hang_up(scope)
         except Exception as error:  # the one place of the server where everything ends
             await self._fail(exchange, error, scope, receive)
         finally:
             exchange.log()
+            self.service.metrics.request(exchange.route, scope["method"], exchange.status, exchange.seconds)
 
     async def _answer(self, exchange: Exchange, scope: Scope, receive: Receive) -> None:
         allow = ", ".join(sorted(self._methods(scope)))
@@ -98,8 +122,9 @@ class App:
 
     async def _fail(self, exchange: Exchange, error: Exception, scope: Scope, receive: Receive) -> None:
         log_failure(error, exchange.id)
-        if exchange.status is not None:
-            raise error  # half an answer is out: the connection must not look like a whole one
+        if exchange.status is not None:  # half an answer is out: it must not look like a whole one
+            await _hang_up(scope)
+            return
         told = api_error(error)
         body = msgspec.json.encode(self._speaker(scope["path"]).error_body(told, exchange.id))
         response = Response(body, told.status, _headers(told), "application/json")
@@ -144,6 +169,15 @@ def _n_shared(declared: str, path: str) -> int:
 
 def _segments(path: str) -> Iterable[str]:
     return [segment for segment in path.split("/") if segment]
+
+
+async def _hang_up(scope: Scope) -> None:
+    """Close the connection without waiting for what its client has not read."""
+    abort = scope["state"].get("abort")
+    if abort is None:
+        raise ConnectionAbortedError("the connection ends here, and this server can't be told so")
+    abort()
+    await asyncio.sleep(0)  # lets the loop tell the connection before this request ends
 
 
 async def _follow_lifespan(receive: Receive, send: Send) -> None:

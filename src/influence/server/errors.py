@@ -63,6 +63,12 @@ def refused(status: int, message: str, *, code: str | None = None) -> ApiError:
     return ApiError(status, _KINDS.get(status, "invalid_request"), message, None, code)
 
 
+def ending(retry_after_s: float = 30.0) -> ApiError:
+    """What a request gets that comes, or still runs, when the server ends."""
+    message = "the server is shutting down: try again later"
+    return ApiError(503, "busy", message, code="shutting_down", retry_after_s=retry_after_s)
+
+
 def api_error(error: BaseException) -> ApiError:
     """What the client is told of any exception."""
     match error:

@@ -30,6 +30,7 @@ class ModelFacts:
     dtype: str
     size_bytes: int  # of the weights
     context: int  # positions that a request may have
+    vocab_size: int  # ids from 0 up to it are tokens
     eos_token: str | None
     bos_token: str | None
     template_source: str | None
@@ -62,6 +63,7 @@ def model_facts(
         dtype=found.dtype,
         size_bytes=model.weights.size_bytes,
         context=context,
+        vocab_size=model.spec.vocab_size,
         eos_token=tokenizer.special_tokens.get("eos_token")
         or (None if eos is None else tokenizer.token(eos)),
         bos_token=tokenizer.bos_token,

@@ -7,7 +7,7 @@ POST /tokenize /detokenize /apply-template, GET /tokenizer_info
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 import msgspec
@@ -78,6 +78,15 @@ class TemplateRequest(Struct, kw_only=True):
     chat_template_kwargs: dict[str, Any] | None = None
 
 
+BODIES: Mapping[str, type] = {
+    "/v1/generate": GenerateRequest,
+    "/v1/generate_stream": GenerateRequest,
+    "/tokenize": TokenizeRequest,
+    "/detokenize": DetokenizeRequest,
+    "/apply-template": TemplateRequest,
+}
+
+
 def routes(service: Service) -> list[Route]:
     """The endpoints of our own protocol."""
     native = _Native(service)
@@ -111,11 +120,13 @@ class _Native:
         self._service = service
 
     async def generate(self, request: Request) -> Response:
+        """A completion of a prompt."""
         run = await self._submit(request)
         (completion,) = await collected(request, run)
         return _json(_result(completion))
 
     async def generate_stream(self, request: Request) -> Response:
+        """The same as server-sent events: token, ..., done."""
         run = await self._submit(request)
         request_id = request.scope["state"]["request_id"]
 
@@ -125,6 +136,7 @@ class _Native:
         return streamed(request, run, _frames, SSE, error_frame)
 
     async def tokenize(self, request: Request) -> Response:
+        """The token ids of a text or a conversation."""
         body = await read_body(request, TokenizeRequest, self._service)
         if isinstance(body.messages, list):
             prompt = await self._service.chat_prompt(
@@ -142,6 +154,7 @@ class _Native:
         )
 
     async def detokenize(self, request: Request) -> Response:
+        """The text of token ids."""
         body = await read_body(request, DetokenizeRequest, self._service)
         text = await self._service.in_worker(
             self._service.tokenizer.decode, body.tokens, skip_special_tokens=False
@@ -149,6 +162,7 @@ class _Native:
         return _json({"prompt": text})
 
     async def apply_template(self, request: Request) -> Response:
+        """A conversation as the one text that the model reads."""
         body = await read_body(request, TemplateRequest, self._service)
         prompt = await self._service.chat_prompt(
             body.messages,
@@ -159,6 +173,7 @@ class _Native:
         return _json({"prompt": prompt.text, "tokens": prompt.token_ids})
 
     async def tokenizer_info(self, request: Request) -> Response:
+        """Special tokens and the chat template."""
         facts = self._service.facts
         names = self._service.tokenizer.special_tokens
         return _json(

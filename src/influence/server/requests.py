@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 Body = TypeVar("Body")
 
 _STRING_OR_BRACKET = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
-_FIELD = re.compile(r" - at `\$\.?(.*)`$")
+_MISSING = re.compile(r"required field `(.*)`$")
+_FIELD = re.compile(r" - at (?:`key` in )?`\$\.?(.*)`$")
 
 
 async def read_body(request: Request, kind: type[Body], service: Service) -> Body:
@@ -49,9 +50,11 @@ def decoded(body: bytes | bytearray, kind: type[Body]) -> Body:
 
 def _misfit(message: str) -> ApiError:
     """msgspec's words for a value that does not fit, with the field's name apart."""
-    field = _FIELD.search(message)
-    what = message[: field.start()] if field else message
-    name = field[1] if field and field[1] else None
+    place = _FIELD.search(message)
+    what = message[: place.start()] if place else message
+    missing = _MISSING.search(what)
+    field = (place[1] if place else "").removesuffix("[...]")
+    name = ".".join(part for part in (field, missing[1] if missing else "") if part) or None
     where = f"{name}: " if name else ""
     return invalid(f"{where}{what[:1].lower()}{what[1:]}", name, code="invalid_type")
 

@@ -86,6 +86,11 @@ class Run:
         for stream in self._streams:
             stream.cancel()
 
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether its end was asked for."""
+        return any(stream.cancel_wanted for stream in self._streams)
+
     async def collect(self) -> list[Completion]:
         """Wait for the end; each choice as one, in their order."""
         events: list[list[Event]] = [[] for _ in range(self.n_choices)]

@@ -15,9 +15,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from influence.errors import InvalidParameter
+from influence.generation.events import Finished
 from influence.generation.params import GenerationParams, resolve_params
 from influence.generation.prompt import Prompt, build_chat_prompt, encode_text
-from influence.server.errors import ApiError
+from influence.generation.structured import ConstraintSpec, ConstraintVocabulary
+from influence.server.errors import ending
+from influence.server.grammars import Grammars
+from influence.server.metrics import Metrics
 from influence.server.runs import Mailbox, Run
 
 if TYPE_CHECKING:
@@ -68,12 +72,21 @@ class Service:
         self.tokenizer = tokenizer
         self.template = template
         self.generation_config = generation_config
+        self.eos_ids = generation_config.eos_ids | tokenizer.eos_ids  # each ends a completion
         self.facts = facts
         self.settings = settings
+        self.metrics = Metrics(generator.facts, facts.name)
+        self._grammars = Grammars(partial(ConstraintVocabulary, tokenizer, facts.vocab_size, self.eos_ids))
         self.is_draining = False
         self.runs: set[Run] = set()  # those that have not left the generator
+        self._run_ended = asyncio.Event()
         self._mailbox: Mailbox | None = None
         self._workers = ThreadPoolExecutor(_N_WORKERS, "influence-server")
+
+    @property
+    def vocab_size(self) -> int:
+        """Ids from 0 up to it are tokens of the model."""
+        return self.facts.vocab_size
 
     async def chat_prompt(
         self,
@@ -99,6 +112,10 @@ class Service:
         token_ids = await self.in_worker(encode_text, self.tokenizer, text)
         return Prompt(text, token_ids, used_template=False)
 
+    async def constraint(self, spec: ConstraintSpec) -> ConstraintSource:
+        """A grammar, compiled or remembered. Raises InvalidParameter for one that can't be followed."""
+        return await self.in_worker(self._grammars.compiled, spec)
+
     def params(self, given: Mapping[str, Any]) -> GenerationParams:
         """What was given, then the model's own choices, then our defaults. Raises InvalidParameter."""
         return resolve_params(given, self.generation_config).params
@@ -114,10 +131,10 @@ class Service:
         ApiError where the server is about to end.
         """
         if self.is_draining:
-            raise self.ending()
+            raise ending(self.settings.drain_s)
         if not 1 <= request.n <= self.settings.max_choices:
             raise InvalidParameter("n", request.n, f"from 1 to {self.settings.max_choices}")
-        run = Run(request.n, self.runs.discard)
+        run = Run(request.n, self.run_ended)
         try:
             for choice in range(request.n):
                 run.add(self.submit_choice(run, choice, request, choice))
@@ -128,23 +145,24 @@ class Service:
         return run
 
     def health(self) -> str:
-        """ "ok" while requests are taken, else why not."""
-        return "draining" if self.is_draining else "ok"
+        """What a load balancer asks: "ok" while requests are taken, else why not."""
+        facts = self.generator.facts()
+        if self.is_draining:
+            return "draining"
+        if not facts.is_alive:
+            return "failed"
+        return "stalled" if facts.stalled_s > self.settings.watchdog_s else "ok"
 
-    def ending(self) -> ApiError:
-        """What a request gets that comes, or still runs, when the server ends."""
-        return ApiError(
-            503,
-            "busy",
-            "the server is shutting down",
-            code="shutting_down",
-            retry_after_s=self.settings.drain_s,
-        )
+    async def idle(self) -> None:
+        """Wait until nothing runs."""
+        while self.runs:
+            self._run_ended.clear()
+            await self._run_ended.wait()
 
     def abort_all(self) -> None:
         """End every run with an error that says why. In the loop."""
         for run in tuple(self.runs):
-            run.abort(self.ending())
+            run.abort(ending(self.settings.drain_s))
 
     def close(self) -> None:
         """End the worker threads, after what they have begun."""
@@ -155,6 +173,8 @@ class Service:
         mailbox = self._mailbox_here()
 
         def hand_over(event: Event | InfluenceError) -> None:
+            if isinstance(event, Finished):
+                self.metrics.completion(event)
             mailbox.put(run, place, event)
 
         sampling = request.params.sampling
@@ -165,6 +185,11 @@ class Service:
             salt=request.salt,
             on_event=hand_over,
         )
+
+    def run_ended(self, run: Run) -> None:
+        """For a run: its last choice has left the generator."""
+        self.runs.discard(run)
+        self._run_ended.set()
 
     def _mailbox_here(self) -> Mailbox:
         loop = asyncio.get_running_loop()

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from influence.errors import InvalidParameter, TokenizerError
 from influence.text.model_files import read_json_object, read_text
 from influence.text.special_tokens import CONFIG_MAX_BYTES
 from influence.text.template_process import RenderingFailed, TemplateProcess
+from influence.text.tool_formats import tool_format
+from influence.text.tool_messages import ToolHabits, tool_habits
 
 _MAX_FILES = 64
 _OWN_VARIABLES = ("messages", "tools", "documents", "add_generation_prompt")
@@ -82,6 +85,11 @@ class ChatTemplate:
     def source(self, name: str) -> str:
         """The template's text."""
         return self._source_of(name).text
+
+    @cached_property
+    def tool_habits(self) -> ToolHabits:
+        """What the template for tools does with them; found by rendering examples, at the first use."""
+        return tool_habits(self.render, tool_format(self.source(self._default_name(()))))
 
     def warm_up(self) -> None:
         """Start the rendering process now, so that the first `render` need not wait for it."""

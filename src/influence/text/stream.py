@@ -26,22 +26,31 @@ _PROMPT_TAIL = 64  # tokens that later text can depend on: a character's bytes, 
 
 
 class IncrementalDetokenizer:
-    """The text of one sequence, piece by piece; special tokens are left out.
+    """The text of one sequence, piece by piece; special tokens are left out, but for those of `shown_ids`.
 
     The pieces of all pushes and of the flush join to `decode(prompt_ids + pushed)`
     with `decode(prompt_ids)` cut off its front. (If the prompt ends inside a
     character there is no such cut; then the finished character is new text.)
     """
 
-    def __init__(self, tokenizer: Tokenizer, prompt_ids: Sequence[int] = ()) -> None:
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        prompt_ids: Sequence[int] = (),
+        *,
+        shown_ids: frozenset[int] = frozenset(),
+    ) -> None:
+        """`shown_ids`: special tokens that say something to the reader, such as those around a tool call."""
         self._tokenizer = tokenizer
+        self._shown_ids = shown_ids
         tail = _visible_tail(tokenizer, prompt_ids)
         self._chain = _chain_after(tokenizer, tail)
         self._told = _chain_after(tokenizer, tail).flush()  # the prompt's text that the chain holds back
 
     def push(self, token_id: int) -> str:
         """The text that is certain now and was not before; often "", never half a character."""
-        token = self._tokenizer.visible_token(token_id)
+        is_shown = token_id in self._shown_ids
+        token = self._tokenizer.token(token_id) if is_shown else self._tokenizer.visible_token(token_id)
         if token is None:
             return ""
         with self._tokenizer.guarded_decoding():

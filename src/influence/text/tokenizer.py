@@ -119,6 +119,11 @@ class Tokenizer:
         token = self._backend.id_to_token(token_id)
         return None if token in self._special_contents else token
 
+    def to_json(self) -> str:
+        """tokenizer.json as it is used here: with the tokens of the other files, nothing cut or padded."""
+        with guard.guarded(self.path, "can't be written as JSON"):
+            return str(self._backend.to_str())
+
     def new_decoder_chain(self) -> Chain:
         """This tokenizer's decoder in incremental form, at the start of a text."""
         return make_chain(self._backend.decoder, self._decoder_state)

@@ -51,7 +51,7 @@ def weight_files(folder: Path) -> tuple[tuple[Path, ...], Mapping[str, Path] | N
         _check_present(folder, paths)
         _check_inside(folder, paths)
         return paths, index
-    return (folder / _only_file(folder, names),), None
+    return (folder / only_weight_file(folder, names),), None
 
 
 def _names_in(folder: Path) -> list[str]:
@@ -68,7 +68,11 @@ def _names_in(folder: Path) -> list[str]:
         raise ModelFilesMissing(folder, problem, hint="make the folder readable for this user") from error
 
 
-def _only_file(folder: Path, names: list[str]) -> str:
+def only_weight_file(folder: Path, names: list[str]) -> str:
+    """Which of a folder's names is its weights, where no index says so; raises as `weight_files` does.
+
+    Pure: `folder`, which may be a model's name on a hub, is only named in errors.
+    """
     if SINGLE_NAME in names:
         return SINGLE_NAME
     found = [name for name in names if name.endswith(".safetensors")]

@@ -11,7 +11,7 @@ from influence.cli import output, sealed
 from influence.cli.options import json_option
 
 # The commands that may open a connection; all others never do.
-COMMANDS_THAT_CONNECT = ("plan", "search")
+COMMANDS_THAT_CONNECT = ("download", "plan", "search", "verify --repair")
 _PROOF = ("generate", "Once upon a time", "--model-path", "demo", "--max-tokens", "16", "--seed", "0")
 _PROOF_TIMEOUT_S = 60
 
@@ -134,6 +134,6 @@ def _device_rows(devices: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _privacy_rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
-    connecting = ", ".join(facts["commands_that_connect"]) or "none; every command works offline"
+    connecting = f"{', '.join(facts['commands_that_connect'])}; all others never do"
     verdict = "passed" if facts["proof"]["passed"] else "FAILED"
     return [("commands that connect", connecting), ("proof", f"{verdict}: {facts['proof']['result']}")]

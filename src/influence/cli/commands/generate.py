@@ -10,12 +10,15 @@ import click
 from influence.cli import interrupts, options, output
 from influence.cli.options import EngineOptions
 from influence.cli.prompt_input import read_prompt
+from influence.cli.structure import compiled, read_structure
 
 if TYPE_CHECKING:
     from influence.cli.loading import TextModel
+    from influence.generation.constraint import ConstraintSource
     from influence.generation.events import Finished, Stream
     from influence.generation.params import ResolvedParams
     from influence.generation.prompt import Prompt
+    from influence.generation.structured import ConstraintSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +29,7 @@ class Request:
     prompt: Prompt
     resolved: ResolvedParams
     context: int
+    constraint: ConstraintSource | None  # what the text must keep to
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +46,8 @@ class Reply:
 @options.model_option
 @options.system_option
 @options.raw_option
+@options.json_schema_option
+@options.regex_option
 @options.sampling_options
 @options.engine_options
 @click.option(
@@ -53,6 +59,8 @@ def generate(
     model_path: str,
     system: str | None,
     raw: bool,
+    json_schema: str | None,
+    regex: str | None,
     sampling: dict[str, Any],
     engine: EngineOptions,
     stats: bool,
@@ -67,29 +75,41 @@ def generate(
     influence generate "Once upon a time" -m demo
     influence generate "Why is the sky blue?" -m models/my_model --temperature 0
     cat letter.txt | influence generate - -m ORG/NAME --system "Answer in one sentence."
+    influence generate "Who lives in the castle?" -m demo --json-schema hero.json
 
     Settings that you leave out are the model's own (generation_config.json),
     or else the defaults below. A model with a chat template gets PROMPT as a
     user's message in it. Generation ends at the model's end token, a --stop
-    text, --max-tokens or the end of the context; --stats says which.
+    text, --max-tokens or the end of the context; --stats says which. With
+    --json-schema or --regex no other text can come about, whatever the model
+    prefers; only --max-tokens and the context can cut it off, which is told.
 
     Exit codes: 0 done, 1 failed, 2 bad usage, 130 stopped by Ctrl-C (what
     there is gets printed), 143 by SIGTERM.
     """
     text = read_prompt(prompt)
+    structure = read_structure(json_schema, regex)
     with output.spinner(f"loading {model_path}") as spinner:
-        request = _prepare(text, model_path, system, raw, sampling, engine.context)
+        request = _prepare(text, model_path, system, raw, sampling, structure, engine.context)
         reply, exit_code = _run(request, engine, spinner, show_text=not as_json)
     if as_json:
         output.write_json(_as_json(request, reply))
     if stats:
         output.say(_statistics_text(request, reply))
+    if request.constraint is not None and reply.end.finish_reason == "length":
+        output.say("note: the text is cut off: give more --max-tokens for all of it")
     if exit_code:
         raise click.exceptions.Exit(exit_code)
 
 
 def _prepare(
-    prompt: str, model_path: str, system: str | None, raw: bool, sampling: dict[str, Any], context: int | None
+    prompt: str,
+    model_path: str,
+    system: str | None,
+    raw: bool,
+    sampling: dict[str, Any],
+    structure: ConstraintSpec | None,
+    context: int | None,
 ) -> Request:
     from influence.cli.loading import context_for, open_text_model
     from influence.generation.params import resolve_params
@@ -99,7 +119,8 @@ def _prepare(
     resolved = resolve_params(sampling, loaded.model.generation_config)
     built = build_prompt(loaded.tokenizer, loaded.template, prompt, system=system, raw=raw)
     n_tokens = len(built.token_ids) + resolved.params.max_tokens
-    return Request(loaded, built, resolved, context_for(loaded.model, n_tokens, context))
+    constraint = None if structure is None else compiled(structure, loaded)
+    return Request(loaded, built, resolved, context_for(loaded.model, n_tokens, context), constraint)
 
 
 def _run(
@@ -111,7 +132,12 @@ def _run(
     for note in notes(request.loaded, engine_options):
         spinner.say(f"note: {note}")
     with running(request.loaded, engine_options, request.context) as (engine, generator):
-        stream = generator.submit(request.prompt.token_ids, request.resolved.params, context=request.context)
+        stream = generator.submit(
+            request.prompt.token_ids,
+            request.resolved.params,
+            context=request.context,
+            constraint=None if request.constraint is None else request.constraint.new(),
+        )
         with interrupts.cancelling(stream) as interruption:
             text, end = _receive(stream, spinner, show_text=show_text)
         return Reply(text, end, engine.description), interruption.exit_code

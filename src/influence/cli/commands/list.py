@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from influence.cli import output
 from influence.cli.options import json_option
+
+if TYPE_CHECKING:
+    from influence.hub.store import Entry
 
 _HEADINGS = ("model", "architecture", "parameters", "dtype", "size", "context")
 
@@ -22,33 +24,35 @@ def list_models(as_json: bool) -> None:
     influence list
     influence list --json
     """
-    from influence.cli import shelf
     from influence.cli.model_path import MODELS_FOLDER
+    from influence.hub.store import entries
 
-    models = [_entry(folder) for folder in shelf.folders()]
+    models = [_facts(entry) for entry in entries(MODELS_FOLDER)]
     if as_json:
         output.write_json({"folder": str(MODELS_FOLDER), "models": models})
     elif models:
         output.write(_as_text(models))
     else:
         output.say(
-            f"no models in ./{MODELS_FOLDER}/; -m demo runs the model that comes with influence,"
-            " and -m takes a folder anywhere"
+            f"no models in ./{MODELS_FOLDER}/: `influence search WORDS` finds some, `influence download` gets one;"
+            " -m demo runs the model that comes with influence"
         )
 
 
-def _entry(folder: Path) -> dict[str, Any]:
+def _facts(entry: Entry) -> dict[str, Any]:
     """One folder: its facts, or the problem that keeps it from being run."""
     from influence.cli import shelf
     from influence.errors import InfluenceError
 
-    named = {"name": shelf.name_of(folder), "folder": str(folder)}
+    named = {"name": shelf.name_of(entry), "folder": str(entry.path), "is_partial": entry.is_partial}
+    if entry.is_only_begun:
+        return {**named, "problem": f"its download is not complete ({output.size(entry.size_bytes)} so far)"}
     try:
-        return {**named, **shelf.facts(folder), "problem": None}
+        return {**named, **shelf.facts(entry.path), "problem": None}
     except InfluenceError as error:
         return {**named, "problem": error.message}
     except OSError as error:
-        return {**named, "problem": f"{folder}: {error.strerror}"}
+        return {**named, "problem": f"{entry.path}: {error.strerror}"}
 
 
 def _as_text(models: list[dict[str, Any]]) -> str:

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from influence.cli import options, output
+from influence.cli.hub_options import DEFAULT_MIRROR, HubOptions, hub_options
+from influence.cli.model_path import MODELS_FOLDER
 
 if TYPE_CHECKING:
     from influence.engines.estimate import Fit
+    from influence.errors import InfluenceError
+    from influence.hub.names import RepoId
     from influence.models.config import Config
     from influence.models.survey import Survey
     from influence.weights.safetensors import TensorInfo
@@ -40,26 +45,115 @@ class Source:
     type=click.IntRange(min=1),
     help=f"Positions to plan for.  [default: {_USUAL_CONTEXT}, or the model's limit if that is less]",
 )
+@click.option(
+    "--revision",
+    metavar="REV",
+    type=options.text,
+    help="A branch, tag or commit on the hub, even if a model of that name is here.  [default: main]",
+)
+@click.option(
+    "-o",
+    "--output",
+    "shelf_path",
+    metavar="FOLDER",
+    type=options.text,
+    default=f"./{MODELS_FOLDER}/",
+    show_default=True,
+    help="Where a download would go: that disk is looked at.",
+)
+@hub_options
 @options.json_option
-def plan(model: str, context: int | None, as_json: bool) -> None:
+def plan(
+    model: str, context: int | None, revision: str | None, shelf_path: str, hub: HubOptions, as_json: bool
+) -> None:
     """Say whether this machine can run MODEL, from its config and the headers of its weights.
 
-    MODEL is a folder, a downloaded ORG/NAME (in ./models/), or `demo`. The
-    speed is what this machine's memory allows, by a short measurement.
+    MODEL is a folder, a downloaded ORG/NAME (in ./models/), `demo`, or else an
+    ORG/NAME of the hub: then the files that a download would fetch are listed,
+    and no byte of the weights moves. The speed is what this machine's memory
+    allows, by a short measurement.
 
     \b
     influence plan demo
     influence plan models/my_model --context 16384 --json
+    influence plan HuggingFaceTB/SmolLM2-1.7B-Instruct
     """
-    from influence.engines import machine
-    from influence.engines.bandwidth import measure_bandwidth
-
-    source = local_source(model)
-    facts = facts_of(source, context, machine.available_memory(), measure_bandwidth())
+    name = hub_name(model, revision)
+    problem = None
+    if name is None:
+        facts = planned(local_source(model), context)
+    else:
+        facts, problem = plan_remote(name, revision or "main", Path(shelf_path), context, hub)
     if as_json:
         output.write_json(facts)
     else:
         output.write(_as_text(facts))
+        _say_next_step(facts, hub)
+    if problem is not None:
+        raise problem
+
+
+def _say_next_step(facts: dict[str, Any], hub: HubOptions) -> None:
+    """For a model that is still elsewhere, and that this machine can hold."""
+    if facts.get("files") and not facts["problem"] and facts["largest_context"] and facts["disk"]["fits"]:
+        mirror = "" if hub.mirror == DEFAULT_MIRROR else f" -r {hub.mirror}"
+        output.say(f"get it: influence download {facts['model']}{mirror}")
+
+
+def planned(source: Source, context: int | None) -> dict[str, Any]:
+    """The plan for this machine as it is now."""
+    from influence.engines import machine
+    from influence.engines.bandwidth import measure_bandwidth
+
+    return facts_of(source, context, machine.available_memory(), measure_bandwidth())
+
+
+def hub_name(model: str, revision: str | None) -> RepoId | None:
+    """The name to ask a hub for; None for a model of this disk, and for what can be no name."""
+    from influence import demo
+    from influence.errors import InvalidParameter
+    from influence.hub.names import RepoId
+
+    try:
+        name = RepoId.parse(model)
+    except InvalidParameter:
+        return None
+    if revision is not None:
+        return name
+    here = (Path(model), MODELS_FOLDER / name.folder)
+    is_here = model == demo.NAME or any((folder / "config.json").exists() for folder in here)
+    return None if is_here or Path(name.org) == MODELS_FOLDER else name
+
+
+def plan_remote(
+    name: RepoId, revision: str, shelf: Path, context: int | None, hub: HubOptions
+) -> tuple[dict[str, Any], InfluenceError | None]:
+    """The plan for a model of a hub; or, if it can't be run here, what its list of files tells, and why.
+
+    Raises HubError where that list is not to be had, InvalidParameter for a context beyond its limit.
+    """
+    from influence.cli import file_lists
+    from influence.cli.hub_access import asking
+    from influence.cli.remote_model import RemoteModel, free_bytes
+    from influence.errors import HubError, ModelError
+
+    with asking(hub) as client:
+        model = RemoteModel.find(client, name, revision)
+        disk = _disk_facts(model.size_bytes, model.size_bytes, free_bytes(shelf))
+        known = {"model": str(name), "disk": disk, **file_lists.facts(model)}
+        try:
+            source = Source(
+                str(name),
+                model.config(),
+                model.tensors(),
+                model.size_bytes,
+                model.size_bytes,
+                free_bytes(shelf),
+            )
+            return known | planned(source, context) | {"problem": None}, None
+        except (HubError, ModelError) as error:
+            verdict = "can't be run here" if isinstance(error, ModelError) else "not known"
+            return known | {"verdict": verdict, "problem": error.message}, error
 
 
 def local_source(model: str) -> Source:
@@ -91,12 +185,7 @@ def facts_of(source: Source, context: int | None, available_bytes: int, bytes_pe
         "parameters": sizes.n_parameters,
         "max_context": sizes.spec.max_context,
         **_memory_facts(sizes, fit),
-        "disk": {
-            "files_bytes": source.disk_bytes,
-            "missing_bytes": source.missing_bytes,
-            "free_bytes": source.free_bytes,
-            "fits": source.missing_bytes <= source.free_bytes,
-        },
+        "disk": _disk_facts(source.disk_bytes, source.missing_bytes, source.free_bytes),
         "speed": _speed_facts(fit, bytes_per_s),
     }
 
@@ -109,6 +198,15 @@ def _checked(context: int | None, limit: int) -> int:
     if context > limit:
         raise InvalidParameter("context", context, f"1 to {limit}, which is this model's limit")
     return context
+
+
+def _disk_facts(files_bytes: int, missing_bytes: int, free_bytes: int) -> dict[str, Any]:
+    return {
+        "files_bytes": files_bytes,
+        "missing_bytes": missing_bytes,
+        "free_bytes": free_bytes,
+        "fits": missing_bytes <= free_bytes,
+    }
 
 
 def _memory_facts(sizes: Survey, fit: Fit) -> dict[str, Any]:
@@ -140,10 +238,29 @@ def _speed_facts(fit: Fit, bytes_per_s: float) -> dict[str, Any]:
 
 
 def _as_text(facts: dict[str, Any]) -> str:
+    """The plan, and below it the files of a model that is still on a hub."""
+    rows = _problem_rows(facts) if facts.get("problem") else _rows(facts)
+    table = output.columns([(title, output.one_line(value)) for title, value in rows]) + "\n"
+    if "files" not in facts:
+        return table
+    from influence.cli import file_lists
+
+    return f"{table}\n{file_lists.as_text(facts)}"
+
+
+def _problem_rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    return [
+        ("model", facts["model"]),
+        ("disk", _disk(facts["disk"])),
+        ("verdict", f"{facts['verdict']}: {facts['problem']}"),
+    ]
+
+
+def _rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
     parameters, dtypes = output.count(facts["parameters"]), ", ".join(facts["weights_bytes_by_dtype"])
     per_token = f"{output.size(facts['kv_bytes_per_token'])} per token"
     needed, available = output.size(facts["needed_bytes"]), output.size(facts["available_bytes"])
-    rows = [
+    return [
         ("model", f"{facts['model']}: {facts['architecture']}, {parameters} parameters, {dtypes}"),
         ("weights", output.size(facts["weights_bytes"])),
         ("kv cache", f"{output.size(facts['kv_bytes'])} at a context of {facts['context']} ({per_token})"),
@@ -153,14 +270,14 @@ def _as_text(facts: dict[str, Any]) -> str:
         ("verdict", _verdict(facts)),
         ("speed", _speed(facts["speed"])),
     ]
-    return output.columns([(title, output.one_line(value)) for title, value in rows]) + "\n"
 
 
 def _disk(disk: dict[str, Any]) -> str:
     files, free = output.size(disk["files_bytes"]), output.size(disk["free_bytes"])
     if not disk["missing_bytes"]:
         return f"{files}, all here"
-    missing = f"{output.size(disk['missing_bytes'])} of {files} to download, {free} free"
+    here_too = "" if disk["missing_bytes"] == disk["files_bytes"] else f" of {files}"
+    missing = f"{output.size(disk['missing_bytes'])}{here_too} to download, {free} free"
     return missing if disk["fits"] else f"{missing}: NOT ENOUGH"
 
 

@@ -24,21 +24,26 @@ def show(model: str, as_json: bool) -> None:
     influence show models/my_model --json
     """
     from influence.cli import shelf
-    from influence.cli.model_path import find_model
+    from influence.cli.model_path import find_model, unfinished_note
+    from influence.hub.store import entry_of
 
     folder = find_model(model)
+    entry = entry_of(folder)
     facts = {
         "name": model,
         "folder": str(folder),
         **shelf.facts(folder),
         "licence": shelf.licence(folder),
-        **shelf.origin(folder),
+        **shelf.origin(entry),
+        "is_partial": entry.is_partial,
         **_text_facts(folder),
     }
     if as_json:
         output.write_json(facts)
     else:
         output.write(_as_text(facts))
+    if note := unfinished_note(folder):
+        output.say(f"note: {output.visible(note)}")
 
 
 def _text_facts(folder: Path) -> dict[str, Any]:
