@@ -96,9 +96,7 @@ struct Q4Group {
   float products = 0;  // sum of importance * weight * value
   float squares = 0;   // sum of importance * value^2
 
-  // A weight's importance is its own square: it stands for the activations that
-  // training made it large for.
-  Q4Group(const float* weights, const Scale& scale) {
+  Q4Group(const float* weights, const float* importance, const Scale& scale) {
     float scaled[kQ4Cols];
     for (int64_t k = 0; k < kQ4Cols; ++k) {
       scaled[k] = weights[k] * scale.inverse;
@@ -113,7 +111,7 @@ struct Q4Group {
     float square[kPackSums] = {};
     for (int64_t k = 0; k < kQ4Cols; k += kPackSums) {
       for (int64_t i = 0; i < kPackSums; ++i) {
-        const float weighted = scaled[k + i] * scaled[k + i] * values[k + i];
+        const float weighted = importance[k + i] * values[k + i];
         product[i] += weighted * weights[k + i];
         square[i] += weighted * values[k + i];
       }
@@ -138,13 +136,12 @@ constexpr Q4Codes kQ4Codes;
 inline int code_of(float value) { return kQ4Codes.of[static_cast<int>(value) + 128]; }
 
 // What the codes at a scale lose: the sum of importance * (weight - scale * value)^2.
-float loss(const float* weights, const Q4Group& group, float scale) {
+float loss(const float* weights, const float* importance, const Q4Group& group, float scale) {
   float sums[kPackSums] = {};
   for (int64_t k = 0; k < kQ4Cols; k += kPackSums) {
     for (int64_t i = 0; i < kPackSums; ++i) {
-      const float weight = weights[k + i];
-      const float error = weight - scale * group.values[k + i];
-      sums[i] += weight * weight * error * error;
+      const float error = weights[k + i] - scale * group.values[k + i];
+      sums[i] += importance[k + i] * error * error;
     }
   }
   float total = 0;
@@ -152,11 +149,26 @@ float loss(const float* weights, const Q4Group& group, float scale) {
   return total;
 }
 
+// What an error of each weight counts: its own size, for large weights stand where
+// activations matter, and the group's mean one (root of the mean square), relative
+// to the group's largest.
+void importance_of(const float* weights, float largest, float* importance) {
+  const float unit = largest > 0 ? 1 / largest : 0;
+  float squares = 0;
+  for (int64_t k = 0; k < kQ4Cols; ++k) {
+    importance[k] = fabsf(weights[k]) * unit;
+    squares += importance[k] * importance[k];
+  }
+  const float mean = sqrtf(squares / kQ4Cols);
+  for (int64_t k = 0; k < kQ4Cols; ++k) importance[k] += mean;
+}
+
 // Tries scales at which the weight of the largest size becomes each of these
 // values, and takes the least-squares scale for the codes of the best.
-float q4_scale(const float* weights) {
+float q4_scale(const float* weights, float* importance) {
   constexpr float kReaches[] = {-127, 112, -120, -134, -142, 104, 120, 128};
   const float largest = largest_of(weights, kQ4Cols);
+  importance_of(weights, largest, importance);
   if (is_nan(largest)) return kNaN;
   float extreme = 0;
   for (int64_t k = 0; k < kQ4Cols; ++k) {
@@ -165,8 +177,8 @@ float q4_scale(const float* weights) {
   float best = 0;
   float least = __builtin_inff();
   for (float reach : kReaches) {
-    const Q4Group group(weights, Scale(extreme / reach));
-    const float lost = loss(weights, group, group.best_scale());
+    const Q4Group group(weights, importance, Scale(extreme / reach));
+    const float lost = loss(weights, importance, group, group.best_scale());
     if (lost < least) {
       least = lost;
       best = group.best_scale();
@@ -178,8 +190,9 @@ float q4_scale(const float* weights) {
 void pack_q4(const float* weights,              // (kQ4Cols,)
              uint16_t* scale, uint8_t* octets)  // of the row
 {
-  const Scale chosen(q4_scale(weights));
-  const Q4Group group(weights, chosen);
+  float importance[kQ4Cols];
+  const Scale chosen(q4_scale(weights, importance));
+  const Q4Group group(weights, importance, chosen);
   *scale = chosen.bits;
   for (int64_t k = 0; k < kQ4Cols; k += 8) {
     for (int64_t i = 0; i < 4; ++i) {

@@ -51,6 +51,16 @@ class Spec:
     def __init__(self) -> None: ...
     def set_ropes(self, ropes: Sequence[tuple[int, bool]]) -> None: ...
 
+class Packed:
+    """Weights in few bits (csrc/packed.h); keeps `bytes` alive."""
+
+    def __init__(self, bytes: npt.NDArray[np.uint8], dtype: str, rows: int, cols: int) -> None: ...
+
+def packed_bytes(dtype: str, rows: int, cols: int) -> int: ...
+def pack(
+    source: npt.NDArray[Any], dtype: str, out: npt.NDArray[np.uint8], kernels: str, n_threads: int
+) -> None: ...
+
 class Session:
     @property
     def position(self) -> int: ...
@@ -66,8 +76,8 @@ class Decoder:
     def __init__(
         self,
         spec: Spec,
-        outer: Mapping[str, npt.NDArray[np.generic]],
-        layers: Sequence[Mapping[str, npt.NDArray[np.generic]]],
+        outer: Mapping[str, npt.NDArray[np.generic] | Packed],
+        layers: Sequence[Mapping[str, npt.NDArray[np.generic] | Packed]],
         kernels: str,
         n_threads: int,
         kv_type: str,

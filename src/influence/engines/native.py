@@ -17,6 +17,7 @@ import numpy.typing as npt
 from influence import _native
 from influence.engines import machine
 from influence.engines.base import Blocks, Engine, KvPool, Session, Step
+from influence.engines.packing import PackedWeights
 from influence.engines.sampling import Draw, Sample, sample_row
 from influence.errors import ContextFull, InvalidParameter, OutOfMemory
 from influence.models.binding import Weights
@@ -25,6 +26,7 @@ from influence.models.spec import ModelSpec
 from influence.weights.tensor import Tensor
 
 KvType = Literal["f32", "f16"]
+Slots = dict[str, npt.NDArray[np.generic] | _native.Packed]
 MappedFile = tuple[Path, int, int]  # a file, the address of its mapping, the mapping's length
 BLOCK_SIZE: int = _native.BLOCK_POSITIONS
 
@@ -51,6 +53,7 @@ def load(
     kv_bytes: int | None = None,
     kv_type: KvType | None = None,
     mapped_files: Sequence[MappedFile] = (),
+    packed: PackedWeights | None = None,
 ) -> NativeEngine:
     """An engine over `weights`, which it keeps alive.
 
@@ -61,6 +64,7 @@ def load(
     positions are filled. `kv_type` is float32 for float32 weights, else float16.
     `mapped_files` are the files under the weights: if one is cut short while
     the engine lives, the process ends with a message instead of a bus error.
+    `packed` are matrices of `weights` in few bits, which take their place.
 
     Raises InvalidParameter for an unknown or unsupported table, OutOfMemory if
     not even one block fits `kv_bytes`.
@@ -73,6 +77,7 @@ def load(
         kv_bytes=kv_bytes,
         kv_type=kv_type or _kv_type_for(weights),
         mapped_files=mapped_files,
+        packed=packed,
     )
 
 
@@ -134,24 +139,25 @@ class NativeEngine(Engine):
         kv_bytes: int | None,
         kv_type: KvType,
         mapped_files: Sequence[MappedFile],
+        packed: PackedWeights | None,
     ) -> None:
         self.spec = spec
-        self._mapped_files = tuple(mapped_files)
+        self._mapped_files = (*mapped_files, *([packed.mapped_file] if packed and packed.mapped_file else []))
         for path, address, length in self._mapped_files:
             _native.watch_mapped_file(address, length, str(path))
         native_spec = _native_spec(spec)
         self._block_bytes = int(_native.kv_block_bytes(native_spec, kv_type))
         self._decoder: _native.Decoder | None = _native.Decoder(
             native_spec,
-            _native_slots(weights.outer),
-            [_native_slots(layer) for layer in weights.layers],
+            *_all_slots(weights, packed),
             kernels,
             threads,
             kv_type,
             _n_blocks(spec, self._block_bytes, kv_bytes),
         )
         self.kv_identity = f"native {kernels} {kv_type}"
-        self.description = f"native {kernels}, {threads} thread{'s' if threads > 1 else ''}"
+        form = f", {packed.format} weights" if packed else ""
+        self.description = f"native {kernels}, {threads} thread{'s' if threads > 1 else ''}{form}"
 
     @property
     def kv_pool(self) -> KvPool:
@@ -264,7 +270,17 @@ def _native_spec(spec: ModelSpec) -> _native.Spec:
     return native
 
 
-def _native_slots(slots: Mapping[str, Tensor]) -> dict[str, npt.NDArray[np.generic]]:
+def _all_slots(weights: Weights, packed: PackedWeights | None) -> tuple[Slots, list[Slots]]:
+    """Outer slots and those of each layer, with packed matrices in the place of stored ones."""
+    outer, layers = _native_slots(weights.outer), [_native_slots(layer) for layer in weights.layers]
+    if packed is None:
+        return outer, layers
+    return outer | packed.outer, [
+        slots | small for slots, small in zip(layers, packed.layers, strict=True)
+    ]
+
+
+def _native_slots(slots: Mapping[str, Tensor]) -> Slots:
     return {slot: _native_array(slot, tensor) for slot, tensor in slots.items()}
 
 

@@ -61,6 +61,22 @@ class Shard:
             self._bytes = np.frombuffer(mapping, dtype=np.uint8)
         return self._bytes
 
+    @property
+    def size_bytes(self) -> int:
+        """Of the file."""
+        return self._identity.size
+
+    @property
+    def modified_ns(self) -> int:
+        return self._identity.modified_ns
+
+    def sample(self, info: TensorInfo, n_bytes: int) -> bytes:
+        """Up to `n_bytes` from the middle of a tensor."""
+        middle = self.header.data_start + (info.begin + info.end) // 2
+        begin = max(self.header.data_start + info.begin, middle - n_bytes // 2)
+        end = min(self.header.data_start + info.end, begin + n_bytes)
+        return self._map()[begin:end].tobytes()
+
     def mapped_range(self) -> tuple[int, int] | None:
         """Address and length in bytes of the mapping; None before the first `tensor`."""
         if self._bytes is None:
