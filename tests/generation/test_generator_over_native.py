@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,9 +22,11 @@ from influence.engines.select import load_engine
 from influence.generation.events import Completion, Finished, Stream, TextDelta
 from influence.generation.generator import Generator
 from influence.generation.params import GenerationParams
+from influence.generation.prompt_store import PromptStore
 from influence.generation.structured import ConstraintSpec, ConstraintVocabulary, compile_constraint
 from influence.models.model import open_model
 from influence.text.tokenizer import Tokenizer
+from influence.weights.digest import files_digest
 
 STORY = "Once upon a time, there was a little girl named Lily. She loved to play in the park with her dog. "
 SCHEMA = {"type": "object", "properties": {"name": {"type": "string"}, "age": {"type": "integer"}}}
@@ -47,7 +50,7 @@ class Kind:
 
 KINDS = {
     "greedy": Kind(STORY, {"temperature": 0.0}),
-    "sampled": Kind(STORY * 3, {"top_p": 0.9, "top_k": 40}),
+    "sampled": Kind(STORY * 6, {"top_p": 0.9, "top_k": 40}),
     "hot": Kind("Tom", {"temperature": 2.0, "min_p": 0.02}),
     "penalties": Kind(STORY + "Tom", {"repeat_penalty": 1.3, "presence_penalty": 0.5, "frequency_penalty": 0.2}),
     "bias": Kind(STORY, {"logit_bias": {5: 4.0, 300: -100.0}}),
@@ -181,3 +184,19 @@ def test_the_number_of_threads_changes_no_bit(demo: Demo, threads: int) -> None:
         for name in ("greedy", "sampled", "schema"):
             assert facts(demo.submit(generator, name, 0).collect()) == facts(demo.alone(name, 0))
     engine.close()
+
+
+def test_prompts_from_the_disk_change_no_bit(demo: Demo, tmp_path: Path) -> None:
+    for n_cached in (0, 128):  # the second as by a later process: another engine, nothing in memory
+        model = open_model(shipped.folder())
+        digest = files_digest(model.checkpoint.files)
+        engine = load_engine(model, context=512, kv_bytes=8 << 20)
+        with (
+            PromptStore(tmp_path, engine, digest, max_bytes=1 << 30) as store,
+            Generator(engine, demo.tokenizer, demo.eos_ids, context=512, prompt_store=store) as generator,
+        ):
+            for name, seed in (("sampled", 0), ("sampled", 1)):
+                completion = demo.submit(generator, name, seed).collect()
+                assert facts(completion) == facts(demo.alone(name, seed))
+                assert completion.statistics.cached_tokens >= n_cached
+        engine.close()

@@ -121,7 +121,38 @@ def test_a_call_between_special_tokens_is_seen(
     assert replied(parrot, "a<|system|>b", tools=None)["message"]["content"] == "ab"
 
 
-def test_a_forced_list_of_calls_is_as_many_calls(parrot: tuple[TestClient, ScriptedEngine]) -> None:
+def test_forced_calls_are_those_of_the_models_own_words(parrot: tuple[TestClient, ScriptedEngine]) -> None:
+    choice = replied(parrot, f"{CALL}\n{CALL.replace('Paris', 'Oslo')}", tool_choice="required")
+    assert choice["finish_reason"] == "tool_calls"
+    calls = [json.loads(call["function"]["arguments"]) for call in choice["message"]["tool_calls"]]
+    assert calls == [{"city": "Paris"}, {"city": "Oslo"}]
+
+
+def test_a_forced_call_is_made_whatever_the_model_would_rather_say(
+    parrot: tuple[TestClient, ScriptedEngine],
+) -> None:
+    named = {"type": "function", "function": {"name": "get_weather"}}
+    tool = {"type": "function", "function": {"name": "get_weather", "parameters": {"properties": {"n": {"enum": [7]}}, "required": ["n"]}}}  # fmt: skip
+    choice = replied(parrot, "I would rather not.", tools=[tool], tool_choice=named)
+    (call,) = choice["message"]["tool_calls"]
+    assert json.loads(call["function"]["arguments"]) == {"n": 7}
+
+
+def test_a_schema_that_no_forced_call_can_follow_is_refused_with_its_place(
+    parrot: tuple[TestClient, ScriptedEngine],
+) -> None:
+    tool = {"type": "function", "function": {"name": "f", "parameters": {"properties": {"a": {"not": {}}}}}}
+    response = parrot[0].post(
+        "/v1/chat/completions", json={"messages": ASK, "tools": [tool], "tool_choice": "required"}
+    )
+    assert response.status_code == 400
+    assert "tools/f/parameters/properties/a/not" in response.json()["error"]["message"]
+
+
+def test_a_forced_list_of_calls_by_a_model_that_knows_no_tools_is_as_many_calls(
+    parrot: tuple[TestClient, ScriptedEngine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tool_use, "tool_format", lambda source: None)
     one = '{"name": "get_weather", "arguments": {"city": "a\\"}]"}}'
     choice = replied(parrot, f"[{one},{one}]", tool_choice="required")
     assert choice["finish_reason"] == "tool_calls"

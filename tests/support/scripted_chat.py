@@ -54,6 +54,7 @@ class ScriptedChat:
         self.paths: list[str] = []
         self.left = threading.Event()  # a client left in the middle of a stream
         self.api_key = ""  # one that requests must carry
+        self.model_name = "scripted"
         self.chat_template: str | None = "{{ messages }}"
 
     def app(self) -> ASGIApp:
@@ -68,7 +69,13 @@ class ScriptedChat:
         )
 
     async def _models(self, request: Request) -> Response:
-        model = {"id": "scripted", "object": "model", "created": 1, "owned_by": "test", "max_model_len": 1000}
+        model = {
+            "id": self.model_name,
+            "object": "model",
+            "created": 1,
+            "owned_by": "test",
+            "max_model_len": 1000,
+        }
         return self._refusal(request) or JSONResponse({"object": "list", "data": [model]})
 
     async def _tokenizer_info(self, request: Request) -> Response:

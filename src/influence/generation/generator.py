@@ -29,8 +29,10 @@ from influence.generation.facts import EndRate, GeneratorFacts
 from influence.generation.loop import Loop
 from influence.generation.params import GenerationParams
 from influence.generation.prefix_cache import PrefixCache
+from influence.generation.prompt_store import PromptStore
 from influence.generation.sequence import SequenceState
 from influence.generation.stop import CompletionText, Detokenizer
+from influence.generation.stored_prompts import StoredPrompts
 from influence.models.spec import ModelSpec
 from influence.text.stream import IncrementalDetokenizer
 from influence.text.tokenizer import Tokenizer
@@ -60,6 +62,7 @@ class Generator:
         max_running: int = MAX_RUNNING,
         max_unfinished: int = MAX_UNFINISHED,
         prefix_cache_blocks: int | None = None,
+        prompt_store: PromptStore | None = None,
         new_detokenizer: Callable[..., Detokenizer] = IncrementalDetokenizer,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
@@ -68,8 +71,9 @@ class Generator:
         `eos_ids`: tokens that end a completion. `context`: the most
         positions a request may have; None: all that the model and the KV cache
         allow. `prefix_cache_blocks`: the most KV blocks kept for common
-        prefixes; None: all that nobody needs, 0: none. Raises InvalidParameter
-        for numbers that can't work together.
+        prefixes; None: all that nobody needs, 0: none. `prompt_store`: prompts
+        on disk, made for this engine; closed by whoever made it, after this.
+        Raises InvalidParameter for numbers that can't work together.
         """
         _require_room(tokens_per_step, max_running, max_unfinished)
         self._engine = engine
@@ -86,6 +90,9 @@ class Generator:
             max_running=max_running,
             clock=clock,
             on_left=self._on_left,
+            stored=None
+            if prompt_store is None
+            else StoredPrompts(prompt_store, engine.kv_pool.block_size, wake=self._wake),
         )
         self._inbox: SimpleQueue[SequenceState | None] = SimpleQueue()  # None: look again
         self._lock = threading.Lock()  # guards the four below
@@ -188,9 +195,13 @@ class Generator:
             context=session_context(self._engine.spec, n_prompt + max_new_tokens, limit, self.context),
             eos_ids=frozenset() if params.ignore_eos else self._eos_ids,
             text=CompletionText(self._new_detokenizer(prompt_ids, shown_ids=params.shown_ids), params.stop),
-            stream=Stream(lambda: self._inbox.put(None), on_event),
+            stream=Stream(self._wake, on_event),
             submitted_s=self._clock(),
         )
+
+    def _wake(self) -> None:
+        """Have the thread look again; from any thread."""
+        self._inbox.put(None)
 
     def _enter(self, sequence: SequenceState) -> None:
         with self._lock:

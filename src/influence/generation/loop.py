@@ -19,6 +19,7 @@ from influence.generation.prefix_cache import PrefixCache
 from influence.generation.scheduler import Pace, chunk_lengths, n_admitted, step_budget, within_rows
 from influence.generation.sequence import SequenceState
 from influence.generation.sharing import Lead, open_or_wait
+from influence.generation.stored_prompts import Load, StoredPrompts
 
 Chunk = tuple[SequenceState, int]  # a sequence, and how many of its pending tokens run in this step
 
@@ -46,23 +47,28 @@ class Loop:
         max_running: int,
         clock: Callable[[], float],
         on_left: Callable[[], None],
+        stored: StoredPrompts | None = None,
     ) -> None:
-        """`on_left` is called for each sequence that ends, before its terminal event."""
+        """`on_left` is called for each sequence that ends, before its terminal event; `stored`: prompts on disk."""
         self._engine = engine
         self._cache = cache
         self._tokens_per_step = tokens_per_step
         self._max_running = max_running
         self._clock = clock
         self._on_left = on_left
+        self._stored = stored
         self._waiting: deque[SequenceState] = deque()
         self._running: list[SequenceState] = []  # in the order of their admission
-        self._leads: dict[SequenceState, Lead] = {}  # of those that wait for what another computes
+        # What admitted ones wait for: what another computes, or what is read from the disk.
+        self._waits: dict[SequenceState, Lead | Load] = {}
+        self._only_reads = False
         self._pace = Pace()
         self._n_steps = self._n_prompt_tokens = self._n_cached_tokens = self._n_generated_tokens = 0
 
     @property
     def is_idle(self) -> bool:
-        return not self._running and not self._waiting
+        """Whether a step would do nothing until something is submitted, cancelled, or read from the disk."""
+        return self._only_reads or (not self._running and not self._waiting)
 
     def facts(self) -> LoopFacts:
         """How things stand; for the loop's own thread, who may hand it to others."""
@@ -94,6 +100,7 @@ class Loop:
         self._admit()
         self._open_sessions()
         chunks = self._plan()
+        self._only_reads = not chunks and bool(self._waits)
         if chunks:
             begin_s = self._clock()
             self._advance(chunks)
@@ -127,29 +134,39 @@ class Loop:
 
     def _open_sessions(self) -> None:
         """Give a session to each that has none and need not wait for what an older one computes right now."""
-        for sequence in [s for s in self._running if s.session is None]:
-            lead = self._leads.get(sequence)
-            if lead is None or lead.is_ready:
+        for sequence in [s for s in self._running if s.session is None or s in self._waits]:
+            wait = self._waits.get(sequence)
+            if wait is None or wait.is_ready:
                 try:
                     self._open_session(sequence)
                 except Exception as error:
                     self._fail(sequence, error)
 
     def _open_session(self, sequence: SequenceState) -> None:
-        self._leads.pop(sequence, None)
+        wait = self._waits.pop(sequence, None)
+        if self._stored is not None and isinstance(wait, Load):
+            self._stored.end_load(sequence, wait, self._make_room)
+        else:
+            wait = self._begin_session(sequence)
+            if wait is not None:
+                self._waits[sequence] = wait
+                return
+        sequence.n_cached = sequence.n_run
+        self._n_cached_tokens += sequence.n_cached
+
+    def _begin_session(self, sequence: SequenceState) -> Lead | Load | None:
+        """A session with all that is known of the prompt, or what is worth waiting for first."""
         if not sequence.scores_prompt:  # a score needs the logits of every position
             older = self._running[: self._running.index(sequence)]
             lead = open_or_wait(sequence, older, self._cache, self._engine.spec)
             if lead is not None:
-                self._leads[sequence] = lead
-                return
+                return lead
         sequence.session = sequence.session or self._engine.new_session(sequence.context)
-        sequence.n_cached = sequence.n_run
-        self._n_cached_tokens += sequence.n_cached
+        return None if self._stored is None else self._stored.begin_load(sequence)
 
     def _plan(self) -> list[Chunk]:
         """Who runs how many tokens now."""
-        able = [sequence for sequence in self._running if sequence.session is not None]
+        able = [sequence for sequence in self._running if sequence not in self._waits]
         pending = [sequence.n_pending for sequence in able]
         budget = step_budget(self._tokens_per_step, pending.count(1), self._pace.s_per_token)
         lengths = chunk_lengths(pending, budget)
@@ -159,7 +176,7 @@ class Loop:
 
     def _advance(self, chunks: list[Chunk]) -> None:
         """Forward and sample; what makes the batch fail fails alone, the others go on."""
-        self._make_room(chunks)
+        self._make_room(self._n_begun(chunks))
         n_rows = [sequence.n_rows(n) for sequence, n in chunks]
         n_prompt = sum(min(n, max(0, s.n_prompt - s.n_run)) for s, n in chunks)
         try:
@@ -174,14 +191,14 @@ class Loop:
         self._n_prompt_tokens += n_prompt
         self._sample([sequence for sequence, _ in chunks], n_rows)
 
-    def _make_room(self, chunks: list[Chunk]) -> None:
-        """Evict kept prefixes until the step has its blocks; admission made sure that this suffices.
-
-        A block begun counts as new, because a fork copies the one it shares.
-        """
+    def _n_begun(self, chunks: list[Chunk]) -> int:
+        """The most blocks that the chunks take; a block begun counts as new, because a fork copies the one it shares."""
         block_size = self._engine.kv_pool.block_size
-        needed = sum(-(-(s.n_run + n) // block_size) - s.n_run // block_size for s, n in chunks)
-        while self._engine.kv_pool.n_free < needed and self._cache.evict_one():
+        return sum(-(-(s.n_run + n) // block_size) - s.n_run // block_size for s, n in chunks)
+
+    def _make_room(self, n_blocks: int) -> None:
+        """Evict kept prefixes until so many blocks are free; admission made sure that this suffices."""
+        while self._engine.kv_pool.n_free < n_blocks and self._cache.evict_one():
             pass
 
     def _sample(self, sequences: list[SequenceState], n_rows: list[int]) -> None:
@@ -234,6 +251,8 @@ class Loop:
         n = sequence.n_prompt - sequence.n_prompt % self._engine.kv_pool.block_size
         if n > 0 and sequence.session is not None:
             self._cache.put(sequence.token_ids[:n], sequence.session.fork(n), sequence.salt)
+            if self._stored is not None:
+                self._stored.save(sequence)
 
     def _finish(self, sequence: SequenceState, reason: FinishReason) -> None:
         self._leave(sequence, keep=True)
@@ -249,7 +268,7 @@ class Loop:
     def _leave(self, sequence: SequenceState, *, keep: bool) -> None:
         """Free the place before the terminal event, so that whoever reads that event may submit again."""
         (self._running if sequence in self._running else self._waiting).remove(sequence)
-        self._leads.pop(sequence, None)
+        self._waits.pop(sequence, None)
         session, n_run = sequence.session, sequence.n_run
         sequence.session, sequence.has_ended = None, True
         if session is not None and keep and n_run > 0:

@@ -4,7 +4,8 @@
 2. a connection (a thread) takes a span, asks for its bytes, writes block by block (connection.py)
 3. a try that fails goes on from the byte where it broke; only a file that fails
    `tries` times without a new block ends the download
-4. two threads hash behind the connections; a file that is whole and wrong comes anew, once
+4. behind the connections two threads hash and one flushes; a file that is whole and
+   wrong comes anew, once
 5. the caller's thread hands out events and measures for the tuner, which says how
    many connections may work
 """
@@ -77,7 +78,8 @@ class Fetcher:
         self._events: queue.Queue[Event] = queue.Queue()
         self._changed = threading.Condition()
         self._stop = threading.Event()
-        self._behind = Behind(self._catch_up, self._end, _N_HASHING)
+        self._hashing = Behind(self._catch_up, self._end, _N_HASHING)
+        self._flushing = Behind(self._flush, self._end, 1)
         self._connections = [
             Connection(
                 source,
@@ -104,7 +106,7 @@ class Fetcher:
         """
         for job in self._jobs:
             self._spans.extend(job.spans(self._span_bytes))
-            self._behind.wake(job)
+            self._hashing.wake(job)
         threads = [
             threading.Thread(target=self._work, args=(number,), daemon=True)
             for number in range(len(self._connections))
@@ -115,10 +117,11 @@ class Fetcher:
             self._watch(base_bytes, total_bytes)
         finally:
             self._end(None)
-            patience_s = _LEAVE_S / (len(threads) + _N_HASHING) if self._is_interrupted else None
+            patience_s = _LEAVE_S / (len(threads) + _N_HASHING + 1) if self._is_interrupted else None
             for thread in threads:
                 thread.join(patience_s)
-            self._behind.close(patience_s)
+            self._hashing.close(patience_s)
+            self._flushing.close(patience_s)
         self._hand_out()
         return self._records
 
@@ -205,7 +208,9 @@ class Fetcher:
 
     def _block_came(self, number: int, job: Job) -> bool:
         """Whether the connection of that number may go on: the tuner may have lowered theirs."""
-        self._behind.wake(job)
+        self._hashing.wake(job)
+        if job.part.is_flush_due:
+            self._flushing.wake(job)
         return number < self._tuner.n_connections
 
     def _next_span(self) -> Span | None:
@@ -238,14 +243,16 @@ class Fetcher:
         """Hash what is there of a file; end it when all is."""
         if job.is_done:
             return
-        if job.part.is_flush_due:
-            job.part.flush()
         changed = job.hash.advance(self._check_running)
         if changed is not None:
             job.part.drop([changed])
             self._ask_for([Span(job, *job.part.place(changed))])
         elif job.hash.is_whole:
             self._finish(job)
+
+    def _flush(self, job: Job) -> None:
+        if not job.is_done:
+            job.part.flush()
 
     def _finish(self, job: Job) -> None:
         self._start(job)

@@ -29,7 +29,7 @@ async def combined_constraint(
         if names:
             raise invalid(f"{names[0]} leaves no room for tool calls: leave one of them out", names[0])
         if tools.is_forced:
-            asked["tools"] = ConstraintSpec.json_schema(tools.schema(), name="tools")
+            asked["tools"] = tools.forced_calls(service.tokenizer)
     for spec in asked.values():
         return await service.constraint(spec)
     return None

@@ -1,9 +1,9 @@
 """Which tools a request gives the model, and whether it may, must or must not call them.
 
-Free calls are written in the format that the model was trained on, and parsed.
-Calls that must happen are made by a constraint on the tokens instead: a list of
-`{"name": …, "arguments": {…}}` that follows the tools' own schemas, whatever
-the model would rather have said.
+Calls are written in the format that the model was trained on, and parsed.
+Those that must happen are made by a constraint on the tokens, which follows the
+tools' own schemas, whatever the model would rather have said; a model that
+knows no tools then writes a list of `{"name": …, "arguments": {…}}`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from influence.generation.structured import ConstraintSpec
+from influence.generation.tool_constraint import MAX_FORCED_CALLS, tool_constraint
 from influence.server.errors import invalid
 from influence.server.replies import ForcedCallReader, PlainReader, ReplyReader, SingleCallReader
 from influence.text.tool_calls import ToolCallParser, ToolFormat, tool_format
@@ -25,7 +27,6 @@ Choice = Literal["auto", "none", "required"]
 
 MAX_TOOLS = 128  # OpenAI's limit; each is rendered into the prompt
 MAX_NAME_LENGTH = 256  # characters
-MAX_FORCED_CALLS = 16  # in one reply; a list without an end would run to the token limit
 _CALL_ID_LENGTH = 9  # some templates take exactly nine letters and digits
 
 
@@ -53,7 +54,7 @@ class ToolUse:
     tools: tuple[Tool, ...] = ()
     choice: Choice = "none"
     parallel: bool = True  # several calls in one reply
-    format: ToolFormat | None = None  # how this model writes free calls
+    format: ToolFormat | None = None  # how this model writes calls; None: it knows no tools
 
     @property
     def is_forced(self) -> bool:
@@ -65,12 +66,22 @@ class ToolUse:
 
     def parameters(self, tokenizer: Tokenizer) -> dict[str, Any]:
         """What generation must be told, so that calls can be seen in the text."""
-        if self.choice != "auto" or self.format is None:
+        if self.choice == "none" or self.format is None:
             return {}
         return {"shown_ids": self.format.shown_ids(tokenizer)}
 
-    def schema(self) -> dict[str, Any]:
-        """What a forced reply must follow."""
+    def forced_calls(self, tokenizer: Tokenizer) -> ConstraintSpec:
+        """What a forced reply must follow. Raises InvalidParameter for a schema that can't be enforced."""
+        if self.format is None:
+            return ConstraintSpec.json_schema(self._schema(), name="tools")
+        return tool_constraint(
+            self.format,
+            {tool.name: _closed(tool.parameters) for tool in self.tools},
+            mark_ids=self.format.mark_ids(tokenizer),
+            is_parallel=self.parallel,
+        )
+
+    def _schema(self) -> dict[str, Any]:
         if not self.parallel:
             return _one_of(self.tools, "#")
         calls = _one_of(self.tools, "#/items")
@@ -78,10 +89,10 @@ class ToolUse:
 
     def new_reader(self) -> ReplyReader:
         """For one reply."""
-        if self.is_forced:
-            return ForcedCallReader()
-        if self.choice == "none" or self.format is None:
+        if self.choice == "none":
             return PlainReader()
+        if self.format is None:
+            return ForcedCallReader() if self.is_forced else PlainReader()
         parser = ToolCallParser(self.format)
         return parser if self.parallel else SingleCallReader(parser)
 

@@ -227,6 +227,18 @@ def test_a_server_that_has_gone_is_told_in_words(page: ChatPage) -> None:
     assert page.text(f"{LAST} .problem strong") == "The server can't be reached"
 
 
+def test_a_server_that_runs_another_model_by_now_is_asked_for_its_name(
+    page: ChatPage, chat: ScriptedChat
+) -> None:
+    chat.script.append(Reply(status=404, error={"message": "there is no model scripted"}))
+    chat.model_name = "another"
+    page.ask("Hello")
+    page.until(lambda: page.text("#model-name") == "another")
+    page.click(f"{LAST} .problem button")
+    page.until(lambda: page.replies() == ["Certainly."])
+    assert chat.requests[-1]["model"] == "another"
+
+
 def test_a_model_without_a_template_goes_on_with_the_text(page: ChatPage, chat: ScriptedChat) -> None:
     chat.chat_template = None
     page.open()

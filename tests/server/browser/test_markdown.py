@@ -122,6 +122,54 @@ def test_blocks_that_stand_are_left_alone_while_more_comes(renderer: ChatPage) -
     assert kept is True
 
 
+CODE = {
+    "python": 'def f(x):  # why "so"\n    """Long\n    text"""\n    return \'a\\\'b\' + str(0x1F) if x else None',
+    "js": "const a = `x ${b}\ny`; // it's\n/* open",
+    "rust": "fn f<'a>(s: &'a str) -> u8 { 12_000 }",
+    "sql": "SELECT count(*) FROM t -- all\nWHERE a = 'it''s'",
+    "json": '{"a": [1, true, "\\\\"]}',
+    "nonsense": 'if def "open',
+    "html": "<b onclick='x'>&amp;</b>",
+}
+
+
+@pytest.mark.parametrize("language", CODE)
+def test_colours_change_nothing_in_the_code(renderer: ChatPage, language: str) -> None:
+    code = CODE[language]
+    text = renderer.script(
+        """
+        const place = document.createElement("div");
+        return import("/page/markdown/render.js").then(({ MarkdownView }) => {
+          new MarkdownView(place).update(arguments[0], false);
+          return place.querySelector("code").textContent;
+        });
+        """,
+        f"```{language}\n{code}\n```",
+    )
+    assert text == code
+
+
+def test_comments_strings_numbers_and_keywords_are_coloured(renderer: ChatPage) -> None:
+    source = renderer.script(RENDER, f"```python\n{CODE['python']}\n```", False)
+    found = re.findall(r'<span class="code-(\w+)">(.*?)</span>', source, re.DOTALL)
+    assert ("comment", '# why "so"') in found
+    assert ("string", '"""Long\n    text"""') in found
+    assert ("string", "'a\\'b'") in found
+    assert ("number", "0x1F") in found
+    assert [word for kind, word in found if kind == "keyword"] == ["def", "return", "if", "else", "None"]
+
+
+def test_what_a_model_thought_is_folded_away(page: ChatPage, chat: ScriptedChat) -> None:
+    chat.script.append(Reply("<think>\nHm, **two**.\n</think>\n\nIt is *two*."))
+    page.send("One and one?")
+    page.until(lambda: page.text(".assistant .said") == "It is two.")
+    page.until_idle()
+    assert page.text(".assistant summary") == "What it thought"
+    assert not page.find(".thought strong").is_displayed()
+    page.click(".assistant summary")
+    assert page.find(".thought strong").text == "two"
+
+
 HOSTILE = [
     "<script>window.hit = 1</script>",
     "<img src=x onerror='window.hit = 1'>",
@@ -155,11 +203,11 @@ def test_nothing_in_a_reply_runs_loads_or_leads_into_the_page(page: ChatPage, ch
     for link in page.all(".assistant .body a"):
         assert link.get_attribute("rel") == "noopener noreferrer nofollow"
         assert re.match(r"https?://", link.get_attribute("href") or "")
-    page.script("document.querySelectorAll('.assistant .body *:not(a)').forEach((one) => one.click())")
+    page.script("document.querySelectorAll('.assistant .said *:not(a)').forEach((one) => one.click())")
     assert page.script("return window.hit ?? null") is None
     found = page.script(
         """
-        const all = [...document.querySelectorAll(".assistant .body *")];
+        const all = [...document.querySelectorAll(".assistant .said *")];
         return [[...new Set(all.map((one) => one.localName))], [...new Set(all.flatMap((one) => one.getAttributeNames()))]];
         """
     )
@@ -196,6 +244,9 @@ LARGE = [
     "|" + " " * 50000 + "|\n- " + " " * 50000 + "x|",
     "*_~" * 30000,
     "- a\n" * 20000,
+    "```py\n" + "'\\\\" * 40000,
+    "```py\n" + "\"\"\" ''' " * 20000,
+    "```js\n" + "/* `" * 40000,
 ]
 
 

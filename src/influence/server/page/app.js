@@ -58,7 +58,10 @@ class App {
     await this.connect();
   }
 
-  /** Ask the server what it runs; until then nothing can be sent. */
+  /**
+   * Ask the server what it runs; until then nothing can be sent.
+   * @returns {Promise<Model | null>}
+   */
   async connect() {
     byId("connection").hidden = true;
     try {
@@ -67,6 +70,7 @@ class App {
       this.#connectionFailed(error);
     }
     this.refresh();
+    return this.model;
   }
 
   /** @param {Conversation} conversation */
@@ -143,6 +147,7 @@ class App {
     byId("model-name").textContent = model?.name ?? "…";
     byId("model-context").textContent = model?.context ? `context of ${plural(model.context, "token")}` : "";
     byId("continue-note").hidden = model === null || model.hasTemplate;
+    this.composer.area.placeholder = model?.hasTemplate === false ? "Begin a text, or go on with it" : "Write a message";
     byId("starters").hidden = model === null || !model.hasTemplate;
     const usage = messages.findLast((message) => message.usage)?.usage;
     const used = usage ? usage.promptTokens + usage.completionTokens : 0;
@@ -157,7 +162,7 @@ class App {
    * @param {string | null} parent
    */
   async #reply(conversation, parent) {
-    const { model } = this;
+    const model = this.model ?? (await this.connect());
     if (!model || this.runs.has(conversation.id)) {
       return;
     }
@@ -212,6 +217,8 @@ class App {
   #replyFailed(conversation, error) {
     if (error instanceof ApiProblem && error.status === 401) {
       askForKey(() => this.#retryLast(conversation));
+    } else if (error instanceof ApiProblem && error.status === 404) {
+      this.connect(); // the server runs another model by now
     } else if (!(error instanceof ApiProblem)) {
       console.error(error);
     }
@@ -243,7 +250,7 @@ class App {
    * @param {Message} reply
    */
   #announceEnd(conversation, reply) {
-    if (conversation !== this.current) {
+    if (conversation !== this.current && this.conversations.includes(conversation)) {
       toast(`A reply in “${conversation.title}” is there.`, { label: "Open", act: () => this.open(conversation) });
     } else if (reply.status === "stopped") {
       announce("Stopped.");

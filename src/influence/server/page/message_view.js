@@ -3,7 +3,7 @@
 import { tokensPerSecond } from "./conversation.js";
 import { element, iconButton } from "./dom.js";
 import { authorOf } from "./export.js";
-import { MarkdownView } from "./markdown/render.js";
+import { ReplyBody } from "./reply_body.js";
 /** @import { Message } from "./conversation.js" */
 
 /**
@@ -32,12 +32,12 @@ export class MessageView {
   constructor(message, actions) {
     this.message = message;
     this.actions = actions;
-    this.body = element("div", { class: "body" });
+    this.body = element("div", { class: "body", dir: "auto" });
     this.footer = element("footer", {});
     const author = element("h2", { class: "author" }, authorOf(message));
     const article = element("article", { "aria-label": `${authorOf(message)} wrote` }, author, this.body, this.footer);
     this.element = element("li", { class: `message ${message.role}`, "data-id": message.id }, article);
-    this.markdown = message.role === "assistant" && !message.isContinuation ? new MarkdownView(this.body) : null;
+    this.reply = message.role === "assistant" && !message.isContinuation ? new ReplyBody(this.body) : null;
     this.shown = "";
   }
 
@@ -60,7 +60,7 @@ export class MessageView {
 
   /** Let the person change the text in its place. */
   startEditing() {
-    const area = element("textarea", { "aria-label": "Edit your message", rows: Math.min(12, this.message.text.split("\n").length + 1) });
+    const area = element("textarea", { "aria-label": "Edit your message", dir: "auto", rows: Math.min(12, this.message.text.split("\n").length + 1) });
     area.value = this.message.text;
     const cancel = element("button", { type: "button", class: "text-button", onclick: () => this.#stopEditing() }, "Cancel");
     const send = element("button", { type: "submit", class: "primary-button" }, "Send");
@@ -103,8 +103,8 @@ export class MessageView {
    * @param {boolean} growing
    */
   #showText(text, growing) {
-    if (this.markdown) {
-      this.markdown.update(text, growing);
+    if (this.reply) {
+      this.reply.update(text, growing);
     } else if (this.body.textContent !== text) {
       this.body.textContent = text;
     }
@@ -176,7 +176,7 @@ export class MessageView {
     const facts = [
       note,
       usage && plural(usage.completionTokens, "token"),
-      speed !== null && `${speed.toFixed(speed < 100 ? 1 : 0)} tokens/s`,
+      speed !== null && `${speed.toLocaleString("en", { maximumFractionDigits: speed < 100 ? 1 : 0 })} tokens/s`,
       usage && timing && `first after ${(timing.firstTokenMs / 1000).toFixed(timing.firstTokenMs < 10_000 ? 2 : 0)} s`,
     ].filter(Boolean);
     return facts.length > 0 ? element("span", { class: "facts" }, facts.join(" · ")) : null;

@@ -3,6 +3,7 @@
 // A block is known by its source. While a reply streams in, all blocks but the last keep
 // theirs, so that render.js leaves what stands alone.
 
+import { highlight } from "./highlight.js";
 import { parseInline, trimmedEnd } from "./inline.js";
 import { readList } from "./lists.js";
 import { readTable } from "./tables.js";
@@ -156,7 +157,7 @@ function codeBlock(code, language) {
     node("span", { class: "language" }, [language || "code"]),
     node("button", { type: "button", class: "copy-code" }, ["Copy"]),
   ]);
-  const pre = node("pre", { tabindex: "0" }, [node("code", {}, [code])]);
+  const pre = node("pre", { tabindex: "0" }, [node("code", {}, highlight(code, language))]);
   return node("figure", { class: "code" }, [head, pre]);
 }
 
@@ -170,8 +171,8 @@ function readHeading(lines, at) {
   if (!match) {
     return null;
   }
-  // The page's own headings are levels 1 and 2.
-  const tag = `h${Math.min(match[1].length + 2, 6)}`;
+  // The page's own headings are levels 1 and 2, and models begin with # or ## alike.
+  const tag = `h${Math.min(Math.max(match[1].length, 2) + 1, 6)}`;
   const text = withoutClosingMarks((match[2] ?? "").trim());
   return read(lines, at, at + 1, (growing) => node(tag, { class: `level-${match[1].length}` }, parseInline(text, growing)));
 }
