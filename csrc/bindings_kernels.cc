@@ -30,7 +30,8 @@ using Row = nb::ndarray<float, nb::numpy, nb::ndim<1>, nb::c_contig, nb::device:
 using ConstRow = nb::ndarray<const float, nb::numpy, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Rows = nb::ndarray<float, nb::numpy, nb::ndim<2>, nb::device::cpu>;
 using ConstRows = nb::ndarray<const float, nb::numpy, nb::ndim<2>, nb::device::cpu>;
-using ConstPacked = nb::ndarray<const uint8_t, nb::numpy, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using ConstPacked =
+    nb::ndarray<const uint8_t, nb::numpy, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Slots = nb::ndarray<const int, nb::numpy, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 
 template <class AnyArray>
@@ -116,9 +117,8 @@ class Kernels {
             "w must hold as many packed rows as out has columns");
     require(size_of(out, 0) == x.n_tokens(), "out must have x's tokens");
     nb::gil_scoped_release release;
-    table_.matmul[static_cast<int>(x.dtype())].multiply(x.data(), x.n_tokens(), w.data(), 0,
-                                                        size_of(out, 1), x.cols(), out.data(),
-                                                        out.stride(0));
+    table_.matmul[static_cast<int>(x.dtype())].multiply(
+        x.data(), x.n_tokens(), w.data(), 0, size_of(out, 1), x.cols(), out.data(), out.stride(0));
   }
 
   void store_kv(const ConstRow& key, const ConstRow& value, int64_t slot, const Array& keys,

@@ -11,8 +11,8 @@ CpuFeatures detect_cpu() {
   cpu.avx512 = cpu.avx2 && __builtin_cpu_supports("avx512f") &&
                __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
                __builtin_cpu_supports("avx512dq");
-  cpu.avx512_bf16 = cpu.avx512 && __builtin_cpu_supports("avx512bf16") &&
-                    __builtin_cpu_supports("avx512vnni");
+  cpu.avx512_bf16 =
+      cpu.avx512 && __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vnni");
 #elif defined(__aarch64__)
   cpu.neon = true;  // part of the architecture
 #endif

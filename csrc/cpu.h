@@ -7,8 +7,8 @@
 namespace influence {
 
 struct CpuFeatures {
-  bool avx2 = false;    // with FMA and F16C
-  bool avx512 = false;  // F, BW, VL, DQ
+  bool avx2 = false;         // with FMA and F16C
+  bool avx512 = false;       // F, BW, VL, DQ
   bool avx512_bf16 = false;  // and VNNI, which every CPU with BF16 has
   bool neon = false;
 

@@ -47,9 +47,9 @@ constexpr int64_t packed_bytes(DType packed, int64_t rows, int64_t cols) {
   return ceil_div(rows, kPanelRows) * panel_bytes(packed, cols);
 }
 
-// What a q4 code stands for, 128 added; the values lie where normally
-// distributed weights do whose largest in 32 is -127 (tools/fit_q4_table.py).
-inline constexpr uint8_t kQ4Values[16] = {1,   26,  46,  63,  78,  92,  105, 118,
-                                          131, 143, 156, 169, 184, 200, 218, 240};
+// What a q4 code stands for, 128 added; the values lie where normally distributed
+// weights do whose largest in 32 is -127, one of them at 0 (tools/fit_q4_table.py).
+inline constexpr uint8_t kQ4Values[16] = {1,   26,  45,  62,  77,  90,  103, 116,
+                                          128, 141, 154, 168, 182, 199, 217, 240};
 
 }  // namespace influence

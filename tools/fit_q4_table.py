@@ -4,8 +4,8 @@
 
 Groups of 32 normal numbers are scaled so that the largest becomes -1 (its sign
 goes into the scale); Lloyd's iteration then moves 16 values to the means of the
-numbers nearest to them. The lowest value stays at -1: every group has one number
-there, exactly. Prints the values, as whole numbers of 127, with 128 added.
+numbers nearest to them. The lowest value stays at -1, for every group has one
+number there, and one stays at 0, so that weights that were pruned stay so. Prints the values, as whole numbers of 127, with 128 added.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def lloyd(numbers: np.ndarray[tuple[int], np.dtype[np.float64]]) -> list[float]:
     for _ in range(500):
         ends = np.searchsorted(numbers, (values[1:] + values[:-1]) / 2)
         values = np.array([part.mean() for part in np.split(numbers, ends)])
-        values[0] = -1.0
+        values[0], values[np.abs(values).argmin()] = -1.0, 0.0
     return [float(value) for value in values]
 
 

@@ -46,7 +46,8 @@ struct Scale {
 
   explicit Scale(float scale) : bits(to_bfloat16(scale)) {
     const float stored = from_bfloat16(bits);
-    inverse = fabsf(stored) >= FLT_MIN && fabsf(stored) <= FLT_MAX ? 1 / stored : 0;  // 0: all become 0
+    inverse =
+        fabsf(stored) >= FLT_MIN && fabsf(stored) <= FLT_MAX ? 1 / stored : 0;  // 0: all become 0
   }
 };
 
@@ -67,7 +68,8 @@ constexpr int64_t kQ8Cols = group_cols(DType::kQ8);
 void pack_q8(const float* weights,             // (kQ8Cols,)
              uint16_t* scale, uint8_t* quads)  // of the row
 {
-  constexpr float kRounder = 12582912.0f;  // 1.5 * 2^23: adding it rounds to the nearest whole number
+  constexpr float kRounder =
+      12582912.0f;  // 1.5 * 2^23: adding it rounds to the nearest whole number
   const Scale chosen(largest_of(weights, kQ8Cols) / kLargest);
   *scale = chosen.bits;
   uint8_t bytes[kQ8Cols];
@@ -149,39 +151,41 @@ float loss(const float* weights, const float* importance, const Q4Group& group, 
   return total;
 }
 
-// What an error of each weight counts: its own size, for large weights stand where
-// activations matter, and the group's mean one (root of the mean square), relative
-// to the group's largest.
-void importance_of(const float* weights, float largest, float* importance) {
-  const float unit = largest > 0 ? 1 / largest : 0;
-  float squares = 0;
-  for (int64_t k = 0; k < kQ4Cols; ++k) {
-    importance[k] = fabsf(weights[k]) * unit;
-    squares += importance[k] * importance[k];
-  }
-  const float mean = sqrtf(squares / kQ4Cols);
-  for (int64_t k = 0; k < kQ4Cols; ++k) importance[k] += mean;
-}
+// A group as the search for its scale sees it.
+struct Q4Sample {
+  float weights[kQ4Cols];     // divided by the largest
+  float importance[kQ4Cols];  // what an error of each counts: its own size, for large weights stand
+                              // where activations matter, and the root of the mean square
 
-// Tries scales at which the weight of the largest size becomes each of these
-// values, and takes the least-squares scale for the codes of the best.
-float q4_scale(const float* weights, float* importance) {
+  Q4Sample(const float* source, float largest) {
+    const float unit = largest >= FLT_MIN ? 1 / largest : 0;
+    float squares = 0;
+    for (int64_t k = 0; k < kQ4Cols; ++k) {
+      weights[k] = source[k] * unit;
+      squares += weights[k] * weights[k];
+    }
+    const float mean = sqrtf(squares / kQ4Cols);
+    for (int64_t k = 0; k < kQ4Cols; ++k) importance[k] = fabsf(weights[k]) + mean;
+  }
+};
+
+// Tries scales at which the weight of the largest size, 1 or -1 here, becomes each
+// of these values, and takes the least-squares scale for the codes of the best.
+float q4_scale(const Q4Sample& sample) {
   constexpr float kReaches[] = {-127, 112, -120, -134, -142, 104, 120, 128};
-  const float largest = largest_of(weights, kQ4Cols);
-  importance_of(weights, largest, importance);
-  if (is_nan(largest)) return kNaN;
   float extreme = 0;
   for (int64_t k = 0; k < kQ4Cols; ++k) {
-    if (fabsf(weights[k]) == largest) extreme = weights[k];
+    if (fabsf(sample.weights[k]) > fabsf(extreme)) extreme = sample.weights[k];
   }
   float best = 0;
   float least = __builtin_inff();
   for (float reach : kReaches) {
-    const Q4Group group(weights, importance, Scale(extreme / reach));
-    const float lost = loss(weights, importance, group, group.best_scale());
+    const Q4Group group(sample.weights, sample.importance, Scale(extreme / reach));
+    const float scale = group.best_scale();
+    const float lost = loss(sample.weights, sample.importance, group, scale);
     if (lost < least) {
       least = lost;
-      best = group.best_scale();
+      best = scale;
     }
   }
   return best;
@@ -190,14 +194,15 @@ float q4_scale(const float* weights, float* importance) {
 void pack_q4(const float* weights,              // (kQ4Cols,)
              uint16_t* scale, uint8_t* octets)  // of the row
 {
-  float importance[kQ4Cols];
-  const Scale chosen(q4_scale(weights, importance));
-  const Q4Group group(weights, importance, chosen);
+  const float largest = largest_of(weights, kQ4Cols);
+  const Q4Sample sample(weights, largest);
+  const Scale chosen(is_nan(largest) ? kNaN : q4_scale(sample) * largest);
+  const Q4Group group(weights, sample.importance, chosen);
   *scale = chosen.bits;
   for (int64_t k = 0; k < kQ4Cols; k += 8) {
     for (int64_t i = 0; i < 4; ++i) {
-      octets[k / 8 * kQuadBytes + i] = static_cast<uint8_t>(
-          code_of(group.values[k + i]) | code_of(group.values[k + 4 + i]) << 4);
+      octets[k / 8 * kQuadBytes + i] = static_cast<uint8_t>(code_of(group.values[k + i]) |
+                                                            code_of(group.values[k + 4 + i]) << 4);
     }
   }
 }

@@ -147,7 +147,7 @@ inline Vector to_floats(Ints x) { return _mm512_cvtepi32_ps((__m512i)x); }
 // with 4 activations; first_sum is what to begin with so that this comes right.
 #ifdef __AVX512VNNI__
 inline Ints first_sum(int32_t correction) { return (Ints)_mm512_set1_epi32(correction); }
-inline Ints dot(Ints sum, Bytes w, Bytes x) { 
+inline Ints dot(Ints sum, Bytes w, Bytes x) {
   return (Ints)_mm512_dpbusd_epi32((__m512i)sum, w, x);
 }
 #else
@@ -156,8 +156,7 @@ inline Ints first_sum(int32_t) { return (Ints)_mm512_setzero_si512(); }
 inline Ints dot(Ints sum, Bytes w, Bytes x) {
   const Bytes weights = _mm512_xor_si512(w, _mm512_set1_epi8(-128));
   const __mmask64 negative = _mm512_movepi8_mask(x);
-  const Bytes with_sign =
-      _mm512_mask_sub_epi8(weights, negative, _mm512_setzero_si512(), weights);
+  const Bytes with_sign = _mm512_mask_sub_epi8(weights, negative, _mm512_setzero_si512(), weights);
   const __m512i pairs = _mm512_maddubs_epi16(_mm512_abs_epi8(x), with_sign);
   return sum + (Ints)_mm512_madd_epi16(pairs, _mm512_set1_epi16(1));
 }

@@ -138,9 +138,8 @@ void multiply_slab(const PackedProduct& p, int64_t token, const Slab& slab, int6
   for (int t = 0; t < kTokens; ++t) {
     for (int64_t v = 0; v < kPanelVectors; ++v) {
       const int64_t left = n_rows - v * kLanes;
-      total[t][v] = first_group == 0 || left <= 0
-                        ? zero()
-                        : load(out + t * p.out_stride + v * kLanes, left);
+      total[t][v] =
+          first_group == 0 || left <= 0 ? zero() : load(out + t * p.out_stride + v * kLanes, left);
     }
   }
   for (int64_t g = 0; g < n_groups; ++g) {
@@ -162,8 +161,8 @@ void multiply_slab_of(int64_t n_tokens, const PackedProduct& p, int64_t token, c
   if (n_tokens == kTokens) {
     multiply_slab<Panel, kTokens>(p, token, slab, first_group, n_groups, first_row, n_rows);
   } else if constexpr (kTokens > 1) {
-    multiply_slab_of<Panel, kTokens - 1>(n_tokens, p, token, slab, first_group, n_groups,
-                                         first_row, n_rows);
+    multiply_slab_of<Panel, kTokens - 1>(n_tokens, p, token, slab, first_group, n_groups, first_row,
+                                         n_rows);
   }
 }
 

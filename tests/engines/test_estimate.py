@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from influence import demo
-from influence.engines import machine, native, select
+from influence.engines import machine, native, packing, select
 from influence.engines.bandwidth import measure_bandwidth
 from influence.engines.estimate import (
     KV_BLOCK,
@@ -59,8 +59,10 @@ def test_a_7b_of_16_bits_needs_half_a_mebibyte_a_token() -> None:
     ("available", "verdict", "largest"),
     [
         (16 * 10**9, "fits", 4096),
-        (15 * 10**9, "fits with --context 2560 at most", 2560),
-        (10 * 10**9, "does not fit", 0),
+        (15 * 10**9, "fits with --weights q8", 2560),
+        (10 * 10**9, "fits with --weights q8", 0),
+        (7 * 10**9, "fits with --weights q4", 0),
+        (5 * 10**9, "does not fit", 0),
         (0, "does not fit", 0),
     ],
 )
@@ -68,6 +70,19 @@ def test_the_verdict_names_the_largest_context_that_fits(available: int, verdict
     fit = Fit(footprint_of_a_7b(), 4096, available)
     assert (fit.verdict, fit.largest_context) == (verdict, largest)
     assert fit.fits == (fit.missing_bytes == 0)
+
+
+def test_a_long_context_may_need_to_be_shortened_whatever_the_weights() -> None:
+    footprint = replace(footprint_of_a_7b(), spec=replace(spec_of_a_7b(), max_context=1 << 17))
+    assert Fit(footprint, 1 << 17, 20 * 10**9).verdict.startswith("fits with --context ")
+
+
+def test_packed_weights_are_estimated_as_they_are_packed() -> None:
+    model = open_model(demo.folder())
+    footprint = Footprint.of(survey(Config.load(demo.folder() / "config.json"), model.checkpoint.infos))
+    for form in ("q8", "q4"):
+        real = packing.packed_size(model.weights, form)
+        assert footprint.packed(form).weights_bytes == pytest.approx(real, rel=0.05)
 
 
 @settings(derandomize=True, deadline=None)

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from influence.engines import native
 from influence.engines.base import Engine, Session, Step
+from influence.engines.packing import PackedFormat, pack_weights
 from influence.engines.reference import ReferenceEngine
 from influence.errors import ContextFull, InvalidParameter, OutOfMemory
 from influence.models.binding import Weights
@@ -31,7 +32,16 @@ def _native(kernels: str, threads: int) -> Maker:
     return lambda spec, weights: native.load(spec, weights, kernels=kernels, threads=threads)
 
 
+def _packed(kernels: str, form: PackedFormat) -> Maker:
+    def load(spec: ModelSpec, weights: Weights) -> Engine:
+        small = pack_weights(weights, form, folder=None, fingerprint="", kernels=kernels, threads=1)
+        return native.load(spec, weights, kernels=kernels, threads=2, packed=small)
+
+    return load
+
+
 ENGINES: dict[str, Maker] = {name: _native(name, 2) for name in native.kernel_names()}
+ENGINES |= {f"{name}-{form}": _packed(name, form) for name in native.kernel_names() for form in ("q8", "q4")}
 ENGINES["reference"] = lambda spec, weights: ReferenceEngine(spec, weights)
 
 # One model with everything that depends on positions: a window shorter than the

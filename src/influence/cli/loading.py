@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from influence import demo
 from influence.cli import output
 from influence.cli.model_path import find_model, unfinished_note
 from influence.cli.options import EngineOptions
@@ -58,7 +59,8 @@ def notes(loaded: TextModel, options: EngineOptions) -> list[str]:
     gpu = select.cuda_trace() or select.metal_trace()
     if options.device == "auto" and gpu:
         found.append(f"running on the cpu: a GPU is here ({gpu}), but this installation has no engine for it")
-    weights, available = loaded.model.weights.size_bytes, machine.available_memory()
+    weights = select.weights_size(loaded.model, options.weights)
+    available = machine.available_memory()
     if weights > available:
         found.append(
             f"the weights are {output.size(weights)}, but {output.size(available)} of memory are free: "
@@ -74,9 +76,14 @@ def running(
     context: int | None,
     *,
     kv_bytes: int | None = None,
+    on_note: Callable[[str], None] = output.say,
     **generator_options: Any,
 ) -> Iterator[tuple[Engine, Generator]]:
-    """The model's engine, and a generator on it, until the block ends; `generator_options` are Generator's."""
+    """The model's engine, and a generator on it, until the block ends; `generator_options` are Generator's.
+
+    `on_note` is told what the user should know of the loading, usually nothing.
+    """
+    folder = loaded.model.folder
     engine = select.load_engine(
         loaded.model,
         options.device,
@@ -85,6 +92,10 @@ def running(
         kernels=options.kernels,
         context=context,
         kv_bytes=kv_bytes,
+        weights=options.weights,
+        # The demo's folder belongs to the installation.
+        packed_folder=None if options.no_cache or folder == demo.folder() else folder,
+        on_note=lambda note: on_note(f"note: {output.visible(note)}"),
     )
     try:
         with Generator(

@@ -18,6 +18,7 @@ import click
 from influence.cli.failure import BadUsage
 
 if TYPE_CHECKING:
+    from influence.engines.packing import WeightFormat
     from influence.engines.select import Device
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -41,6 +42,8 @@ class EngineOptions:
     threads: int | None
     kernels: str | None
     context: int | None
+    weights: WeightFormat
+    no_cache: bool
 
 
 def _require_model(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
@@ -121,6 +124,17 @@ _ENGINE_OPTIONS = (
         type=click.IntRange(min=1),
         help="Positions for prompt and completion together, up to the model's own limit."
         "  [default: as many as needed]",
+    ),
+    click.option(
+        "--weights",
+        type=click.Choice(["stored", "q8", "q4"]),
+        default="stored",
+        show_default=True,
+        help="How to hold the weights: as the files have them, or in 8 or 4 bits, which is smaller and faster."
+        " They are made once and kept in the model's .influence/ folder.",
+    ),
+    click.option(
+        "--no-cache", is_flag=True, help="Make 8 or 4-bit weights in memory, and keep them nowhere."
     ),
 )
 

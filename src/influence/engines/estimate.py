@@ -12,15 +12,22 @@ is larger than the processor's caches.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 from influence.models.spec import ModelSpec
 from influence.models.survey import Survey
+
+PackedFormat = Literal["q8", "q4"]
 
 # Positions in a block of the KV cache, the step by which it grows (csrc/kv_cache.h).
 KV_BLOCK = 64
 # The native engine takes a long prompt in passes of at most this many tokens.
 PASS_TOKENS = 512
+
+_STORED_BYTES = {"F32": 4, "F16": 2, "BF16": 2}
+# A weight's, with its share of a scale (csrc/packed.h, packing.py); the output head is q8 in both.
+_PACKED_BITS: dict[PackedFormat, float] = {"q8": 8.25, "q4": 4.6}
 
 # What a model of unknown shape takes beside its weights at a context of 4096, on the safe side: keys and values are
 # 4 % of the weights at 1.1 billion parameters with grouped queries, 16 % at 7 billion without; in a small model they
@@ -68,6 +75,15 @@ class Footprint:
         n_blocks = max(0, left) // (KV_BLOCK * self.kv_bytes_per_token)
         return min(n_blocks * KV_BLOCK, self.spec.max_context)
 
+    def packed(self, form: PackedFormat) -> Footprint:
+        """With `--weights` q8 or q4: what a token reads, in few bits; the embedding is read from the file as needed."""
+        n_parameters = sum(n / _STORED_BYTES[dtype] for dtype, n in self.bytes_by_dtype.items())
+        n_decoded = self.decoded_bytes * n_parameters / self.weights_bytes
+        n_head = min(self.spec.vocab_size * self.spec.hidden_size, n_decoded)
+        bits = (n_decoded - n_head) * _PACKED_BITS[form] + n_head * _PACKED_BITS["q8"]
+        small = int(bits / 8)
+        return replace(self, bytes_by_dtype={form: small}, decoded_bytes=small)
+
     def read_bytes_per_token(self, context: int) -> int:
         """What decoding one token reads with half of the context filled; a window bounds its layer's part."""
         n_positions = sum(
@@ -103,10 +119,20 @@ class Fit:
         return max(0, self.needed_bytes - self.available_bytes)
 
     @property
+    def weights_that_fit(self) -> PackedFormat | None:
+        """The `--weights` of the most bits that would fit where the stored ones don't."""
+        formats: tuple[PackedFormat, ...] = ("q8", "q4")
+        return next(
+            (form for form in formats if replace(self, footprint=self.footprint.packed(form)).fits), None
+        )
+
+    @property
     def verdict(self) -> str:
-        """ "fits", "fits with --context N at most" or "does not fit"."""
+        """ "fits", "fits with --weights q8" (or q4), "fits with --context N at most" or "does not fit"."""
         if self.fits:
             return "fits"
+        if self.weights_that_fit is not None:
+            return f"fits with --weights {self.weights_that_fit}"
         if self.largest_context:
             return f"fits with --context {self.largest_context} at most"
         return "does not fit"

@@ -72,8 +72,8 @@ def load(
     return NativeEngine(
         spec,
         weights,
-        threads=_checked_threads(threads),
-        kernels=_checked_kernels(kernels),
+        threads=checked_threads(threads),
+        kernels=checked_kernels(kernels),
         kv_bytes=kv_bytes,
         kv_type=kv_type or _kv_type_for(weights),
         mapped_files=mapped_files,
@@ -220,7 +220,8 @@ def _token_array(token_ids: Sequence[int]) -> npt.NDArray[np.int32]:
         raise InvalidParameter("token_ids", "one beyond 32 bits", "ids of the vocabulary") from error
 
 
-def _checked_threads(threads: int | None) -> int:
+def checked_threads(threads: int | None) -> int:
+    """The threads to use, by default the physical cores that this process may; raises InvalidParameter."""
     if threads is None:
         return machine.usable_cores()
     if not 1 <= threads <= 1024:
@@ -228,7 +229,8 @@ def _checked_threads(threads: int | None) -> int:
     return threads
 
 
-def _checked_kernels(kernels: str | None) -> str:
+def checked_kernels(kernels: str | None) -> str:
+    """The table to use, by default the best for this CPU; raises InvalidParameter."""
     supported = kernel_names()
     if kernels is None:
         return supported[0]
@@ -275,8 +277,8 @@ def _all_slots(weights: Weights, packed: PackedWeights | None) -> tuple[Slots, l
     outer, layers = _native_slots(weights.outer), [_native_slots(layer) for layer in weights.layers]
     if packed is None:
         return outer, layers
-    return outer | packed.outer, [
-        slots | small for slots, small in zip(layers, packed.layers, strict=True)
+    return {**outer, **packed.outer}, [
+        {**slots, **small} for slots, small in zip(layers, packed.layers, strict=True)
     ]
 
 

@@ -33,12 +33,12 @@ import numpy.typing as npt
 
 from influence import _native
 from influence.engines import machine
+from influence.engines.estimate import PackedFormat
 from influence.errors import OutOfMemory
 from influence.models.binding import Weights
 from influence.weights.tensor import Tensor
 
 WeightFormat = Literal["stored", "q8", "q4"]
-PackedFormat = Literal["q8", "q4"]
 Bytes = npt.NDArray[np.uint8]
 
 FOLDER = ".influence"

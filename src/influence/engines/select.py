@@ -14,8 +14,10 @@ import os
 import platform
 import shutil
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 from influence.engines import machine
 from influence.engines.base import Engine
@@ -23,6 +25,9 @@ from influence.engines.estimate import activation_bytes
 from influence.errors import DeviceUnavailable, InvalidParameter, OutOfMemory
 from influence.models.model import Model
 from influence.models.spec import ModelSpec
+
+if TYPE_CHECKING:
+    from influence.engines.packing import WeightFormat
 
 Device = Literal["auto", "cpu", "metal", "cuda"]
 
@@ -58,17 +63,23 @@ def load_engine(
     kernels: str | None = None,
     context: int | None = None,
     kv_bytes: int | None = None,
+    weights: WeightFormat = "stored",
+    packed_folder: Path | None = None,
+    on_note: Callable[[str], None] = lambda _: None,
 ) -> Engine:
     """The model on a device, ready for sessions of `context` positions (None: the model's own limit).
 
     `kv_bytes` is the size of the KV cache, which all sessions share; without
     it, it holds one session of `context`. Memory is taken as positions are
-    filled. Raises DeviceUnavailable, InvalidParameter (device_index, threads,
+    filled. `weights` other than "stored" are packed at load, and kept in
+    `packed_folder` if there is one; `on_note` is told if that fails.
+
+    Raises DeviceUnavailable, InvalidParameter (device_index, threads,
     kernels, context) and OutOfMemory, all before memory is taken.
     """
     _require_device(device, device_index)
     n_positions = _checked_context(model.spec, context)
-    from influence.engines import native
+    from influence.engines import native, packing
 
     one_session = session_kv_bytes(model, n_positions)
     if kv_bytes is None:
@@ -78,6 +89,18 @@ def load_engine(
             hint = "give a larger --kv-memory, or a smaller --context"
             raise OutOfMemory(f"a context of {context} positions", one_session, kv_bytes, hint=hint)
         _require_memory("a KV cache of that size", kv_bytes + activation_bytes(model.spec))
+    packed = None
+    if weights != "stored":
+        packed = packing.pack_weights(
+            model.weights,
+            weights,
+            folder=packed_folder,
+            fingerprint=model.checkpoint.fingerprint(),
+            kernels=native.checked_kernels(kernels),
+            threads=native.checked_threads(threads),
+        )
+        if packed.note:
+            on_note(packed.note)
     return native.load(
         model.spec,
         model.weights,
@@ -85,7 +108,17 @@ def load_engine(
         kernels=kernels,
         kv_bytes=one_session if kv_bytes is None else kv_bytes,
         mapped_files=model.checkpoint.mapped_ranges(),
+        packed=packed,
     )
+
+
+def weights_size(model: Model, weights: WeightFormat) -> int:
+    """Bytes of the weights that a step reads, in that format."""
+    if weights == "stored":
+        return model.weights.size_bytes
+    from influence.engines import packing
+
+    return packing.packed_size(model.weights, weights)
 
 
 def kv_bytes_per_token(model: Model) -> int:

@@ -13,7 +13,6 @@ from influence.weights.safetensors import TensorInfo
 from influence.weights.shard import Shard
 from influence.weights.tensor import Tensor
 
-
 _SAMPLE_BYTES = 4096
 
 

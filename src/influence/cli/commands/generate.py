@@ -131,7 +131,7 @@ def _run(
 
     for note in notes(request.loaded, engine_options):
         spinner.say(f"note: {note}")
-    with running(request.loaded, engine_options, request.context) as (engine, generator):
+    with running(request.loaded, engine_options, request.context, on_note=spinner.say) as (engine, generator):
         stream = generator.submit(
             request.prompt.token_ids,
             request.resolved.params,

@@ -285,7 +285,7 @@ def _verdict(facts: dict[str, Any]) -> str:
     if facts["fits"]:
         return f"fits; the largest context that does is {facts['largest_context']}"
     short = output.size(facts["needed_bytes"] - facts["available_bytes"])
-    if facts["largest_context"]:
+    if facts["largest_context"] or facts["verdict"] != "does not fit":
         return f"{facts['verdict']}; {short} are missing for {facts['context']}"
     return f"does not fit: {short} are missing, so weights would be read from the disk again and again"
 

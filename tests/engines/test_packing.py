@@ -1,0 +1,173 @@
+"""Weights of few bits: made once, kept beside the model, never mistaken for another model's."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from influence.engines import machine, native, packing
+from influence.engines.base import Step
+from influence.engines.packing import PackedFormat, PackedWeights, pack_weights
+from influence.errors import OutOfMemory
+from influence.models.binding import Weights
+from influence.models.model import open_model
+from influence.text.tokenizer import Tokenizer
+from support.random_specs import Extras, random_weights, small_spec
+
+SPEC = small_spec(n_layers=2)
+WEIGHTS = random_weights(SPEC, Extras(biases=True))
+DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
+each_format = pytest.mark.parametrize("form", ["q8", "q4"])
+
+
+def pack(
+    form: PackedFormat, folder: Path | None, *, fingerprint: str = "a", weights: Weights = WEIGHTS
+) -> PackedWeights:
+    return pack_weights(weights, form, folder=folder, fingerprint=fingerprint, kernels="generic", threads=2)
+
+
+def logits(packed: PackedWeights | None) -> np.ndarray[Any, np.dtype[np.float32]]:
+    engine = native.load(SPEC, WEIGHTS, kernels="generic", threads=1, packed=packed)
+    engine.forward([Step(engine.new_session(64), [3, 1, 4, 1, 5], n_logits=5)])
+    rows = engine.logits().copy()
+    engine.close()
+    return rows
+
+
+def file_of(folder: Path, form: str) -> Path:
+    return folder / ".influence" / f"weights-{form}.packed"
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Grows with each time that weights are packed."""
+    times: list[int] = []
+    fill = packing._fill
+
+    def counting(*arguments: Any) -> None:
+        times.append(1)
+        fill(*arguments)
+
+    monkeypatch.setattr(packing, "_fill", counting)
+    return times
+
+
+@each_format
+def test_weights_from_the_file_are_those_from_memory(form: PackedFormat, tmp_path: Path) -> None:
+    in_memory = logits(pack(form, None))
+    made, found = pack(form, tmp_path), pack(form, tmp_path)
+    assert made.mapped_file is not None and found.note == ""
+    np.testing.assert_array_equal(logits(made), in_memory)
+    np.testing.assert_array_equal(logits(found), in_memory)
+
+
+@each_format
+def test_weights_are_packed_once(form: PackedFormat, tmp_path: Path, counted: list[int]) -> None:
+    for _ in range(3):
+        pack(form, tmp_path)
+    assert len(counted) == 1
+
+
+def test_other_weights_are_packed_anew(tmp_path: Path, counted: list[int]) -> None:
+    pack("q8", tmp_path)
+    pack("q8", tmp_path, fingerprint="b")
+    assert len(counted) == 2
+
+
+@pytest.mark.parametrize("damage", ["cut", "head", "empty"])
+def test_a_file_that_is_not_whole_is_made_anew(damage: str, tmp_path: Path, counted: list[int]) -> None:
+    pack("q8", tmp_path)
+    file = file_of(tmp_path, "q8")
+    content = bytearray(file.read_bytes())
+    content[20] ^= damage == "head"
+    file.write_bytes({"cut": content[:-1], "head": content, "empty": b""}[damage])
+    np.testing.assert_array_equal(logits(pack("q8", tmp_path)), logits(pack("q8", None)))
+    assert len(counted) == 3  # the third was in memory
+
+
+def test_a_disk_that_is_full_leaves_the_weights_in_memory_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    packed = pack("q8", tmp_path)
+    assert packed.mapped_file is None
+    assert "could not be kept" in packed.note and "No space left" in packed.note
+    assert [path.name for path in (tmp_path / ".influence").iterdir()] == ["packing.lock"]
+    np.testing.assert_array_equal(logits(packed), logits(pack("q8", None)))
+
+
+def test_a_link_in_the_model_leads_nowhere(tmp_path: Path) -> None:
+    outside, model = tmp_path / "outside", tmp_path / "model"
+    outside.mkdir()
+    model.mkdir()
+    (model / ".influence").symlink_to(outside)
+    assert "a link" in pack("q8", model).note
+    assert list(outside.iterdir()) == []
+
+
+def test_what_a_killed_process_left_goes_with_the_next_packing(tmp_path: Path) -> None:
+    own = tmp_path / ".influence"
+    own.mkdir()
+    (own / "weights-q4.packed.unfinished").write_bytes(b"half")
+    pack("q8", tmp_path)
+    assert sorted(path.name for path in own.iterdir()) == ["packing.lock", "weights-q8.packed"]
+
+
+def test_weights_that_memory_does_not_hold_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "available_memory", lambda: 1000)
+    with pytest.raises(OutOfMemory, match="packing the weights to q4"):
+        pack("q4", None)
+
+
+@each_format
+def test_a_head_that_is_tied_is_packed_and_the_embedding_stays(form: PackedFormat) -> None:
+    packed = pack(form, None)
+    assert set(packed.outer) == {"lm_head"}
+    assert "lm_head" not in WEIGHTS.outer or "lm_head.bias" in WEIGHTS.outer
+    assert packed.size_bytes == packing.packed_size(WEIGHTS, form)
+
+
+# Quality.
+
+stories = pytest.mark.skipif(not DATA.is_dir(), reason="needs ../shared/data")
+
+
+@stories
+def test_a_trained_model_says_nearly_the_same_in_8_bits_and_little_worse_in_4() -> None:
+    """stories260K, whose rows of 64 are hard on blocks of 32; its own loss is 1.664 nats a token."""
+    folder = DATA / "weights" / "stories260K-hf"
+    model, tokenizer = open_model(folder), Tokenizer.load(folder)
+    texts = json.loads((DATA / "tinystories_1000.json").read_text())[:20]
+    prompts = [[1, *tokenizer.encode(text.strip(), add_special_tokens=False)][:512] for text in texts]
+
+    def log_probabilities(packed: PackedWeights | None) -> list[np.ndarray[Any, np.dtype[np.float64]]]:
+        engine = native.load(model.spec, model.weights, packed=packed)
+        rows = []
+        for prompt in prompts:
+            session = engine.new_session(512)
+            engine.forward([Step(session, prompt, n_logits=len(prompt))])
+            wide = engine.logits().astype(np.float64)
+            rows.append(wide - np.logaddexp.reduce(wide, axis=1, keepdims=True))
+            session.close()
+        engine.close()
+        return rows
+
+    own = log_probabilities(None)
+    divergence, loss = {}, {}
+    for form in ("q8", "q4"):
+        got = log_probabilities(pack(form, None, weights=model.weights))  # type: ignore[arg-type]
+        both = list(zip(own, got, prompts, strict=True))
+        divergence[form] = np.mean(np.concatenate([(np.exp(p) * (p - q)).sum(axis=1) for p, q, _ in both]))
+        steps = [(p - q)[np.arange(len(ids) - 1), ids[1:]] for p, q, ids in both]
+        loss[form] = np.mean(np.concatenate(steps))
+    assert divergence["q8"] <= 0.002 and loss["q8"] <= 0.003
+    assert divergence["q4"] <= 0.09 and loss["q4"] <= 0.075

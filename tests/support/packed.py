@@ -1,0 +1,53 @@
+"""Packed weights and prepared activations in plain numpy, from the words of csrc/packed.h."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from influence import _native
+
+FORMATS = ["q8", "q4"]
+GROUP = {"q8": 64, "q4": 32}
+PANEL = 64
+# kQ4Values of csrc/packed.h, which tools/fit_q4_table.py computed.
+Q4_VALUES = np.array([1, 26, 45, 62, 77, 90, 103, 116, 128, 141, 154, 168, 182, 199, 217, 240]) - 128
+
+Floats = npt.NDArray[np.float32]
+Bytes = npt.NDArray[np.uint8]
+
+
+def packed(w: npt.NDArray[np.generic], form: str, kernels: str = "generic", threads: int = 1) -> Bytes:
+    out = np.full(_native.packed_bytes(form, w.shape[0], w.shape[1]), 0xAA, np.uint8)
+    _native.pack(w, form, out, kernels, threads)
+    return out
+
+
+def unpacked(data: Bytes, form: str, rows: int, cols: int) -> npt.NDArray[np.float64]:
+    """The weights that packed bytes stand for, (rows, cols)."""
+    n_quads = 16 if form == "q8" else 4
+    n_groups, n_panels = -(-cols // GROUP[form]), -(-rows // PANEL)
+    groups = data.reshape(n_panels, n_groups, 2 * PANEL + n_quads * 4 * PANEL)
+    halves = groups[:, :, : 2 * PANEL].copy().view(np.uint16)
+    scales = (halves.astype(np.uint32) << 16).view(np.float32)  # (panel, group, row)
+    quads = groups[:, :, 2 * PANEL :].reshape(n_panels, n_groups, n_quads, PANEL, 4)
+    if form == "q8":
+        values = (quads.astype(int) - 128).transpose(0, 3, 1, 2, 4)
+    else:
+        values = np.stack([Q4_VALUES[quads & 15], Q4_VALUES[quads >> 4]], axis=3).transpose(0, 4, 1, 2, 3, 5)
+    values = values.reshape(n_panels, PANEL, n_groups, GROUP[form])
+    whole = values * scales.transpose(0, 2, 1)[..., None].astype(np.float64)
+    return whole.reshape(n_panels * PANEL, -1)[:rows, :cols]
+
+
+def seen(x: Floats, form: str) -> npt.NDArray[np.float64]:
+    """The activations that a product with packed weights sees, (n_tokens, cols)."""
+    n_tokens, cols = x.shape
+    n_groups = -(-cols // GROUP[form])
+    groups = np.zeros((n_tokens, n_groups * GROUP[form]), np.float32)
+    groups[:, :cols] = x
+    groups = groups.reshape(n_tokens, n_groups, GROUP[form])
+    largest = np.abs(groups).max(axis=2, keepdims=True)
+    factor = np.divide(np.float32(127), largest, out=np.zeros_like(largest), where=largest > 0)
+    values = np.rint(groups * factor).astype(np.float64)
+    return (values * (largest / np.float32(127))).reshape(n_tokens, -1)[:, :cols]
