@@ -228,7 +228,10 @@ def test_a_host_that_ignores_ranges_or_lists_no_files_is_read_all_the_same(
     fake_hub.add_repo(NAME, demo_files())
     right = planned(influence, fake_hub)
     fake_hub.mode("range200")
-    assert planned(influence, fake_hub) == right
+    found = planned(influence, fake_hub)
+    assert found | {"disk": None} == right | {
+        "disk": None
+    }  # what is free there changes from moment to moment
     fake_hub.clear_modes()
     fake_hub.mode("notree")
     outcome = influence("plan", NAME, "-r", fake_hub.url, "--json")
