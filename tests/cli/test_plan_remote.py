@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import signal
+import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +18,7 @@ from influence import demo
 from influence.cli import remote_model
 from influence.engines import bandwidth, machine
 from support.cases import BY_NAME
-from support.cli import Outcome
+from support.cli import Outcome, command, environment
 from support.fake_clock import FakeClock
 from support.fake_hub import FakeHub, Virtual
 from support.fake_weights import HeaderOnly, header_of, model_files
@@ -307,6 +310,29 @@ def test_a_hub_that_is_not_there_is_named_with_what_to_do(
     assert (outcome.exit_code, outcome.stdout) == (1, "")
     assert re.search(r"error: no connection to 127\.0\.0\.1:9: .*\nhint: .*--mirror", outcome.stderr)
     assert len(clock.slept) >= 4
+
+
+def test_ctrl_c_ends_a_plan_though_every_line_is_silent(fake_hub: FakeHub, tmp_path: Path) -> None:
+    fake_hub.add_repo(NAME, model_files(SMALL, 3))
+    fake_hub.mode("stall", at=0, path="*.safetensors")
+    process = subprocess.Popen(
+        command("plan", NAME, "-r", fake_hub.url),
+        cwd=tmp_path,
+        env=environment(SSL_CERT_FILE=str(fake_hub.ca_file)),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    wait_until(lambda: sum(request.origin == "cdn" for request in list(fake_hub.log)) == 3)
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=10) == (b"", b"")
+    assert process.returncode == 130
+
+
+def wait_until(happened: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not happened():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def test_a_file_of_headers_alone_is_what_its_header_says() -> None:
