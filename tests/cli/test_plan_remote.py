@@ -297,7 +297,7 @@ def test_a_context_beyond_the_models_limit_is_bad_usage(influence: Run, fake_hub
 
 
 def test_strange_names_in_the_list_do_nothing_to_the_terminal(influence: Run, fake_hub: FakeHub) -> None:
-    fake_hub.add_repo(NAME, {**demo_files(), "\x1b[2J\x07.bin": b"x", "a\nb.png": b"x"})
+    fake_hub.add_repo(NAME, {**demo_files(), "\x1b[2J\x07\u202e.bin": b"x", "a\nb.png": b"x"})
     outcome = influence("plan", NAME, "-r", fake_hub.url)
     assert outcome.exit_code == 0
     assert all(line.isprintable() for line in outcome.stdout.splitlines())
