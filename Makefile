@@ -17,6 +17,11 @@ test: $(VENV)/tests  ## run every test that this machine can run
 parity: $(VENV)/tests  ## install torch and transformers, so that `make test` compares with them too
 	$(BIN)/pip install -q --group parity
 
+clients: $(VENV)/tests  ## install the clients that `make test` lets speak with the server besides ours (800 MB of disk)
+	$(BIN)/pip install -q --upgrade --target build/clients/openai2 'openai>=2.54,<3'
+	! command -v npm >/dev/null || npm install --silent --prefix build/clients/npm 'openai@>=7.57.0 <8'
+	$(PYTHON) -m venv build/clients/lm-eval && build/clients/lm-eval/bin/pip install -q 'lm-eval[api]==0.4.13'
+
 check: $(VENV)/check  ## format, lint, types, and docs that are generated
 	$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy
 	$(BIN)/clang-format --dry-run -Werror csrc/*.cc csrc/*.h csrc/kernels/*.cc csrc/kernels/*.h
@@ -50,5 +55,5 @@ $(VENV)-asan/installed: $(CORE)
 	test -x $(VENV)-asan/bin/python || ($(PYTHON) -m venv $(VENV)-asan && $(VENV)-asan/bin/pip install -q -U pip)
 	$(VENV)-asan/bin/pip install -q -e . --group test -C cmake.define.INFLUENCE_SANITIZE=ON -C build-dir=build/asan && touch $@
 
-.PHONY: help demo test parity check fix docs bench asan
+.PHONY: help demo test parity clients check fix docs bench asan
 .DEFAULT_GOAL := help

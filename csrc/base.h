@@ -25,11 +25,13 @@ inline void require(bool condition, const std::string& message) {
   if (!condition) throw InvalidArgument(message);
 }
 
-constexpr int64_t round_up(int64_t n, int64_t multiple) {
+static constexpr int64_t round_up(int64_t n, int64_t multiple) {
   return (n + multiple - 1) / multiple * multiple;
 }
 
-constexpr int64_t ceil_div(int64_t n, int64_t divisor) { return (n + divisor - 1) / divisor; }
+static constexpr int64_t ceil_div(int64_t n, int64_t divisor) {
+  return (n + divisor - 1) / divisor;
+}
 
 // A cache line, and the width of the widest vector register (zmm).
 inline constexpr size_t kAlignment = 64;

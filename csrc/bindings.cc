@@ -329,7 +329,7 @@ void bind_packed(nb::module_& m) {
             matrix.cols = cols;
             new (self) PyPacked{nb::cast(bytes), matrix};
           },
-          "bytes"_a, "dtype"_a, "rows"_a, "cols"_a);
+          "data"_a, "dtype"_a, "rows"_a, "cols"_a);
   m.def(
       "packed_bytes",
       [](const std::string& dtype, int64_t rows, int64_t cols) {

@@ -1,4 +1,5 @@
-// Element types of weights, and how those of few bits are packed.
+// Element types of weights, and how those of few bits are packed. Functions are
+// static: see kernels/simd_avx512.h.
 //
 // A packed matrix is panels of 64 rows, one after another; the last is filled up
 // with zeros. A panel is groups of 32 (q4) or 64 (q8) columns; the last is filled
@@ -24,32 +25,32 @@ namespace influence {
 enum class DType : uint8_t { kF32, kF16, kBF16, kQ8, kQ4 };
 inline constexpr int kDTypeCount = 5;
 
-constexpr bool is_packed(DType dtype) { return dtype == DType::kQ8 || dtype == DType::kQ4; }
+static constexpr bool is_packed(DType dtype) { return dtype == DType::kQ8 || dtype == DType::kQ4; }
 
 // Of an element that is not packed.
-constexpr int64_t dtype_bytes(DType dtype) { return dtype == DType::kF32 ? 4 : 2; }
+static constexpr int64_t dtype_bytes(DType dtype) { return dtype == DType::kF32 ? 4 : 2; }
 
 inline constexpr int64_t kPanelRows = 64;
 inline constexpr int64_t kQuadBytes = 4 * kPanelRows;  // 4 columns of a panel, a byte each
 inline constexpr int64_t kScaleBytes = 2 * kPanelRows;
 
-constexpr int64_t group_cols(DType packed) { return packed == DType::kQ8 ? 64 : 32; }
+static constexpr int64_t group_cols(DType packed) { return packed == DType::kQ8 ? 64 : 32; }
 
-constexpr int64_t group_bytes(DType packed) {
+static constexpr int64_t group_bytes(DType packed) {
   return kScaleBytes + (packed == DType::kQ8 ? 16 : 4) * kQuadBytes;
 }
 
-constexpr int64_t panel_bytes(DType packed, int64_t cols) {
+static constexpr int64_t panel_bytes(DType packed, int64_t cols) {
   return ceil_div(cols, group_cols(packed)) * group_bytes(packed);
 }
 
-constexpr int64_t packed_bytes(DType packed, int64_t rows, int64_t cols) {
+static constexpr int64_t packed_bytes(DType packed, int64_t rows, int64_t cols) {
   return ceil_div(rows, kPanelRows) * panel_bytes(packed, cols);
 }
 
 // What a q4 code stands for, 128 added; the values lie where normally distributed
 // weights do whose largest in 32 is -127, one of them at 0 (tools/fit_q4_table.py).
-inline constexpr uint8_t kQ4Values[16] = {1,   26,  45,  62,  77,  90,  103, 116,
+static constexpr uint8_t kQ4Values[16] = {1,   26,  45,  62,  77,  90,  103, 116,
                                           128, 141, 154, 168, 182, 199, 217, 240};
 
 }  // namespace influence

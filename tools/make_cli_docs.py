@@ -37,8 +37,8 @@ terminal with its control characters spelt out (`\\x1b`), and to a pipe as it is
 | 0 | done; also when the reader of the output left early (`influence ... \\| head`) |
 | 1 | failed: the error says why |
 | 2 | bad usage: an unknown option, a missing argument, a value out of its range |
-| 130 | interrupted by Ctrl-C; `generate` prints what there is |
-| 143 | terminated (SIGTERM), likewise |
+| 130 | interrupted by Ctrl-C; `generate` prints what there is, `download` keeps what has come |
+| 143, 129 | terminated (SIGTERM), or the terminal closed (SIGHUP); likewise |
 
 `generate` writes the completion as it comes and then exactly one newline, on a
 terminal and into a pipe alike, so taking one newline off the end gives the

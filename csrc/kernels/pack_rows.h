@@ -1,7 +1,7 @@
 // Weights into the panels of packed.h: what `pack_row` of every table does. Plain
-// loops that each table compiles with its own flags; a weight's code is the same
-// in all of them up to ties of float sums. Bound by arithmetic: q8 a few
-// operations a weight; q4 some 45 for each of eight scales that it tries.
+// loops that each table compiles with its own flags, and that therefore give the
+// same bytes in all of them: nothing here may be reordered. Bound by arithmetic: q8
+// a few operations a weight; q4 some 45 for each of eight scales that it tries.
 // Anonymous: see simd_avx512.h.
 #pragma once
 

@@ -325,6 +325,19 @@ def test_a_mirror_that_lists_no_files_gives_the_usual_ones(run: Run, fake_hub: F
     assert set(SHARDS) <= set(content_of(FOLDER))
 
 
+def test_a_file_of_which_nobody_tells_a_hash_is_named(run: Run, fake_hub: FakeHub) -> None:
+    sha = fake_hub.add_repo(NAME, demo_files())
+    fake_hub.mode("notree")
+    fake_hub.serve(f"/{NAME}/resolve/{sha}/config.json", demo_files()["config.json"], headers={})
+    outcome = run("download", NAME)
+    assert (outcome.exit_code, content_of(FOLDER)["config.json"]) == (0, demo_files()["config.json"])
+    assert "nobody tells a hash of config.json" in outcome.stderr
+    assert "not verified, as nobody tells a hash: config.json\n" in outcome.stderr
+    Path(FOLDER).rename("elsewhere")
+    last = events(run("download", NAME, "--json"))[-1]
+    assert last["verified"]["unhashed"] == ["config.json"]
+
+
 def test_the_hubs_own_client_finds_what_came_to_be_right(run: Run, fake_hub: FakeHub) -> None:
     from huggingface_hub import HfApi
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
+import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -138,3 +142,52 @@ def test_a_token_can_be_given_where_no_list_of_processes_shows_it(hub: FakeHub, 
     done = run_process(*args, stdin=f"{TOKEN}\n".encode(), cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert TOKEN.encode() not in done.stderr
+
+
+@contextmanager
+def terminal() -> Iterator[tuple[int, list[str]]]:
+    """What a process can have for its stderr, and what it drew there, known when the block has ended."""
+    ours, theirs = pty.openpty()
+    drawn: list[bytes] = []
+    told: list[str] = []
+
+    def read() -> None:
+        with suppress(OSError):  # nobody holds the other end any more
+            while piece := os.read(ours, 1 << 16):
+                drawn.append(piece)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    try:
+        yield theirs, told
+    finally:
+        os.close(theirs)
+        reader.join()
+        os.close(ours)
+        told.append(b"".join(drawn).decode())
+
+
+def test_on_a_terminal_it_draws_and_leaves_no_trace_of_that(hub: FakeHub, tmp_path: Path) -> None:
+    hub.mode("slow", path="model-*", bytes_per_s=6_000_000)
+    args = command("download", NAME, "-r", hub.url)
+    with terminal() as (stderr, told):
+        done = subprocess.run(
+            args,
+            cwd=tmp_path,
+            env=environment(TERM="xterm"),
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            timeout=60,
+            check=False,
+        )
+    [drawn] = told
+    assert (done.returncode, done.stdout.decode()) == (0, f"{FOLDER}\n")
+    assert "total" in drawn and " % " in drawn
+    *_, left = drawn.split("\x1b[J")
+    assert left.splitlines()[-1].startswith("run it: influence generate")
+    assert "total" not in left
+    assert set(re.findall(r"\x1b\[\d*(.)", drawn)) == {
+        "F",
+        "K",
+        "J",
+    }  # lines are moved to and erased: no colour

@@ -21,6 +21,7 @@ COMMANDS = [
     ["show", NAME],
     ["plan", NAME],
     ["inspect", "model", "-m", NAME],
+    ["verify", NAME],
 ]
 # Each command in turn, in a process that can't open a socket.
 RUN_SEALED = """

@@ -27,6 +27,8 @@ def known_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of every run that does not say otherwise."""
     monkeypatch.setattr(bandwidth, "measure_bandwidth", lambda: 10e9)
     monkeypatch.setattr(machine, "available_memory", lambda: PLENTY)
+    monkeypatch.setattr(select, "cuda_trace", lambda: "")
+    monkeypatch.setattr(select, "metal_trace", lambda: "")
 
 
 def planned(influence: Run, *args: str) -> dict[str, Any]:
@@ -122,6 +124,12 @@ def test_a_plan_reads_as_text_too(influence: Run) -> None:
     assert titles == ["model", "weights", "kv cache", "activations", "memory", "disk", "verdict", "speed"]
     assert "fits; the largest context that does is 1024" in text
     assert "tokens/s, at this memory's 10.0 GB/s" in text
+
+
+def test_a_gpu_that_is_not_planned_for_is_named(influence: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert influence("plan", MODEL).stderr == ""
+    monkeypatch.setattr(select, "cuda_trace", lambda: "/dev/nvidia0")
+    assert "note: planned for the cpu: a GPU is here (/dev/nvidia0)" in influence("plan", MODEL).stderr
 
 
 def test_a_refused_model_is_refused_with_the_reason(influence: Run, model_copy: Path) -> None:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import signal
+import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,9 +16,9 @@ import pytest
 
 from influence import demo
 from influence.cli import remote_model
-from influence.engines import bandwidth, machine
+from influence.engines import bandwidth, machine, select
 from support.cases import BY_NAME
-from support.cli import Outcome
+from support.cli import Outcome, command, environment
 from support.fake_clock import FakeClock
 from support.fake_hub import FakeHub, Virtual
 from support.fake_weights import HeaderOnly, header_of, model_files
@@ -42,6 +45,8 @@ SMALL = BY_NAME[next(name for name in BY_NAME if name.startswith("llama"))].conf
 def known_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(bandwidth, "measure_bandwidth", lambda: 10e9)
     monkeypatch.setattr(machine, "available_memory", lambda: PLENTY)
+    monkeypatch.setattr(select, "cuda_trace", lambda: "")
+    monkeypatch.setattr(select, "metal_trace", lambda: "")
     monkeypatch.chdir(tmp_path)
 
 
@@ -228,7 +233,10 @@ def test_a_host_that_ignores_ranges_or_lists_no_files_is_read_all_the_same(
     fake_hub.add_repo(NAME, demo_files())
     right = planned(influence, fake_hub)
     fake_hub.mode("range200")
-    assert planned(influence, fake_hub) == right
+    found = planned(influence, fake_hub)
+    assert found | {"disk": None} == right | {
+        "disk": None
+    }  # what is free there changes from moment to moment
     fake_hub.clear_modes()
     fake_hub.mode("notree")
     outcome = influence("plan", NAME, "-r", fake_hub.url, "--json")
@@ -289,7 +297,7 @@ def test_a_context_beyond_the_models_limit_is_bad_usage(influence: Run, fake_hub
 
 
 def test_strange_names_in_the_list_do_nothing_to_the_terminal(influence: Run, fake_hub: FakeHub) -> None:
-    fake_hub.add_repo(NAME, {**demo_files(), "\x1b[2J\x07.bin": b"x", "a\nb.png": b"x"})
+    fake_hub.add_repo(NAME, {**demo_files(), "\x1b[2J\x07\u202e.bin": b"x", "a\nb.png": b"x"})
     outcome = influence("plan", NAME, "-r", fake_hub.url)
     assert outcome.exit_code == 0
     assert all(line.isprintable() for line in outcome.stdout.splitlines())
@@ -304,6 +312,29 @@ def test_a_hub_that_is_not_there_is_named_with_what_to_do(
     assert (outcome.exit_code, outcome.stdout) == (1, "")
     assert re.search(r"error: no connection to 127\.0\.0\.1:9: .*\nhint: .*--mirror", outcome.stderr)
     assert len(clock.slept) >= 4
+
+
+def test_ctrl_c_ends_a_plan_though_every_line_is_silent(fake_hub: FakeHub, tmp_path: Path) -> None:
+    fake_hub.add_repo(NAME, model_files(SMALL, 3))
+    fake_hub.mode("stall", at=0, path="*.safetensors")
+    process = subprocess.Popen(
+        command("plan", NAME, "-r", fake_hub.url),
+        cwd=tmp_path,
+        env=environment(SSL_CERT_FILE=str(fake_hub.ca_file)),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    wait_until(lambda: sum(request.origin == "cdn" for request in list(fake_hub.log)) == 3)
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=10) == (b"", b"")
+    assert process.returncode == 130
+
+
+def wait_until(happened: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not happened():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def test_a_file_of_headers_alone_is_what_its_header_says() -> None:

@@ -55,6 +55,13 @@ def test_q4_loses_less_than_fifteen_even_steps_would(table: str) -> None:
     assert (unpacked(packed(w, "q4", table), "q4", 128, 1024) - w).std() < 0.85 * even
 
 
+@each_table
+@each_format
+def test_every_table_packs_the_same_bytes(table: str, form: str) -> None:
+    w = np.concatenate([floats(70, 300, scale=scale, seed=3) for scale in (1e-20, 1.0, 3e4)])
+    assert packed(w, form, table).tobytes() == packed(w, form, "generic").tobytes()
+
+
 @each_format
 def test_any_number_of_threads_packs_the_same_bytes(form: str) -> None:
     w = floats(200, 300)

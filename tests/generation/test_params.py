@@ -21,6 +21,7 @@ SILENT = GenerationConfig()
     [
         *[("max_tokens", v) for v in (-1, 1.5, "5", None, math.nan, True)],
         *[("n_logprobs", v) for v in (-2, 21, 10**6, 1.0, True)],
+        *[("prompt_logprobs", v) for v in (-2, 21, 10**6, 1.0, None)],
         *[("ignore_eos", v) for v in (1, "yes", None)],
         *[
             ("stop", v)
@@ -41,6 +42,7 @@ def test_a_value_out_of_range_is_refused_by_name(name: str, value: Any) -> None:
         {"max_tokens": 0},
         {"max_tokens": 10**9},
         {"n_logprobs": 20},
+        {"prompt_logprobs": 20},
         {"stop": ["x"] * 32},
         {"stop": ("x" * 512,)},
     ],

@@ -241,6 +241,24 @@ def test_a_file_in_the_folder_s_place_is_an_error_at_once(tmp_path: Path) -> Non
         PromptStore(tmp_path / "file", FakeEngine(), "weights", max_bytes=1)
 
 
+def test_a_folder_in_which_another_process_writes_can_be_opened(tmp_path: Path) -> None:
+    engine, ended = FakeEngine(200), threading.Event()
+
+    def open_again_and_again() -> None:
+        while not ended.is_set():
+            PromptStore(tmp_path, engine, "weights", max_bytes=1).close()
+
+    opener = threading.Thread(target=open_again_and_again)
+    opener.start()
+    with stored(tmp_path) as (_, generator):
+        for i in range(10):
+            run(generator, [i, *LONG[1:]])
+    ended.set()
+    opener.join()
+    with stored(tmp_path) as (_, generator):
+        assert run(generator, [9, *LONG[1:]]) == 100
+
+
 # Size.
 
 
@@ -276,7 +294,7 @@ def test_what_the_disk_can_not_keep_up_with_is_left_out(
     store = PromptStore(tmp_path, engine, "weights", max_bytes=1 << 30)
 
     held = threading.Event()
-    store._worker.submit(held.wait, 20)  # a slow disk
+    store._writer.submit(held.wait, 20)  # a slow disk
     with running(engine, prompt_store=store) as generator:
         for i in range(3):
             run(generator, [i, *LONG[1:]])
@@ -305,7 +323,7 @@ def test_a_request_is_cancelled_while_the_disk_is_read(tmp_path: Path) -> None:
     engine = FakeEngine(200)
     with PromptStore(tmp_path, engine, "weights", max_bytes=1 << 30) as store:
         held = threading.Event()
-        store._worker.submit(held.wait, 20)
+        store._reader.submit(held.wait, 20)
         with running(engine, prompt_store=store) as generator:
             stream = generator.submit(LONG, params(5))
             assert facts(generator.submit([3], params(5)).collect()).finish_reason == "length"

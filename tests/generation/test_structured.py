@@ -416,3 +416,18 @@ def test_numbers_are_those_of_json() -> None:
     texts = [completion.text for completion in found if completion.finish_reason == "stop"]
     assert texts
     assert all(re.fullmatch(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?", text) for text in texts)
+
+
+@pytest.mark.parametrize("name", ["byte-level", "spm with strip", "spm without strip"])
+def test_every_kind_of_tokenizer_writes_valid_json(name: str, tmp_path: Path) -> None:
+    tokenizer = Tokenizer.load(made_tokenizers.write(tmp_path, made_tokenizers.all_kinds()[name]))
+    schema = _object({"é": {"type": "string", "maxLength": 6}, "n": {"enum": ["猫", "a b", 7]}}, 2)
+    vocabulary = ConstraintVocabulary(tokenizer, tokenizer.vocab_size, frozenset())
+    source = compiled(ConstraintSpec.json_schema(schema), vocabulary)
+    engine = FakeEngine(4096, 16, fake_spec(tokenizer.vocab_size, 1024))
+    with Generator(engine, tokenizer, frozenset()) as generator:
+        for seed in range(8):
+            params = GenerationParams(SamplingParams(temperature=1.0, seed=seed), max_tokens=200)
+            completion = generator.submit([5], params, constraint=source.new()).collect()
+            assert completion.finish_reason == "stop"
+            jsonschema.validate(json.loads(completion.text), schema)

@@ -1,4 +1,9 @@
-"""Calls to the disk that fail, and processes that die at them (D2, D3, D40, D42, D43)."""
+"""Calls to the disk that fail, and processes that die at them (D2, D3, D40, D42, D43).
+
+The crash loop kills 20 processes. More, here 200, on demand:
+
+    INFLUENCE_CRASHES=200 python -m pytest tests/hub/test_crashes.py
+"""
 
 from __future__ import annotations
 
@@ -28,6 +33,8 @@ from support.downloads import (
     own_files,
 )
 from support.memory_source import MemorySource, MemoryStream, some_bytes
+
+N_CRASHES = int(os.environ.get("INFLUENCE_CRASHES", "20"))
 
 
 class FailingSystem(FileSystem):
@@ -143,18 +150,37 @@ def killed_download(folder: Path, content: bytes, counter: mmap.mmap, call: int)
     return os.WIFSIGNALED(os.waitpid(child, 0)[1])
 
 
-def test_twenty_kills_at_any_call_cost_few_bytes_and_leave_no_orphan_d2_d3_d40(tmp_path: Path) -> None:
-    content, chance, n_killed = some_bytes(4_000_001), random.Random(0), 0
-    counter = mmap.mmap(-1, 8)
+def test_kills_at_any_call_cost_few_bytes_and_leave_no_orphan_d2_d3_d40(tmp_path: Path) -> None:
+    """Twenty kills to a file, at random calls to the disk, then a run to the end; as many files as are asked for."""
+    n_files = -(-N_CRASHES // 20)
+    for number in range(n_files):
+        crash_loop(tmp_path / str(number), random.Random(number))
+
+
+def crash_loop(folder: Path, chance: random.Random) -> None:
+    content, counter, n_killed = some_bytes(4_000_001), mmap.mmap(-1, 8), 0
     for _ in range(20):
-        n_killed += killed_download(tmp_path, content, counter, chance.randrange(2, 80))
-        assert content_of(tmp_path) in ({}, {"model.safetensors": content})
+        n_killed += killed_download(folder, content, counter, chance.randrange(2, 80))
+        assert content_of(folder) in ({}, {"model.safetensors": content})
     last = CountingSource({"model.safetensors": content}, counter)
-    fetch(last, tmp_path)
+    fetch(last, folder)
     assert n_killed == 20
-    assert content_of(tmp_path) == {"model.safetensors": content}
-    assert own_files(tmp_path) == {"manifest.json", "lock"}
+    assert content_of(folder) == {"model.safetensors": content}
+    assert own_files(folder) == {"manifest.json", "lock"}
     assert total(counter) <= 1.05 * len(content)
+
+
+def test_a_kill_while_a_part_is_taken_up_again_loses_none_of_its_blocks_d2(tmp_path: Path) -> None:
+    content, counter = some_bytes(400_001), mmap.mmap(-1, 8)
+    assert killed_download(tmp_path / "half", content, counter, 100)
+    n_missing = len(content) - total(counter)
+    assert 0 < n_missing < len(content) - 20 * BLOCK
+    for call in range(1, 15):
+        folder = shutil.copytree(tmp_path / "half", tmp_path / str(call))
+        counter[:8] = bytes(8)
+        assert killed_download(folder, content, counter, call)
+        fetch(CountingSource({"model.safetensors": content}, counter), folder)
+        assert total(counter) <= n_missing + 6 * BLOCK  # two connections, three runs
 
 
 def test_a_kill_at_any_call_of_an_update_leaves_the_old_model_or_the_new_one_d3_d44(tmp_path: Path) -> None:

@@ -83,7 +83,7 @@ def test_a_block_of_an_earlier_run_that_was_changed_stops_the_hash_until_it_came
     part = open_part()
     running = RunningHash(part)
     assert running.advance(keep_running) == 3
-    part.drop([3])
+    part.drop(3)
     assert running.advance(keep_running) is None
     assert not running.is_whole
     write_block(part, 3)

@@ -123,7 +123,9 @@ def test_the_best_of_several_is_the_likeliest(client: TestClient) -> None:
 @pytest.mark.parametrize("text", ["Once upon a time, there was a fox.", "zebra 猫 x", "the the the"])
 def test_a_text_is_scored_as_the_engine_scores_it(client: TestClient, service: Service, text: str) -> None:
     ids = ids_of(client, text)
-    assert scored_over_wire(client, [ids])[0][0] == pytest.approx(scored_by_engine(ids), abs=1e-4)
+    (over_wire, is_greedy), (own, own_is_greedy) = scored_over_wire(client, [ids])[0], scored_by_engine(ids)
+    assert over_wire == pytest.approx(own, abs=1e-4)
+    assert is_greedy == own_is_greedy
 
 
 def test_every_token_of_a_scored_prompt_has_an_entry_and_one_more_follows(client: TestClient) -> None:

@@ -18,8 +18,8 @@ from influence.engines.select import load_engine
 from influence.models.model import open_model
 
 
-def scored_by_engine(token_ids: Sequence[int], n_context: int = 1) -> float:
-    """log P of the tokens after the first `n_context`, from the logits of one forward pass."""
+def scored_by_engine(token_ids: Sequence[int], n_context: int = 1) -> tuple[float, bool]:
+    """Of the tokens after the first `n_context`: log P from the logits of one forward pass, whether all are likeliest."""
     model = open_model(demo.folder())
     engine = load_engine(model, "cpu", threads=1)
     session = engine.new_session(len(token_ids))
@@ -32,7 +32,9 @@ def scored_by_engine(token_ids: Sequence[int], n_context: int = 1) -> float:
         model.checkpoint.close()
     logits -= logits.max(axis=1, keepdims=True)
     logprobs = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
-    return float(sum(logprobs[at - 1, token_ids[at]] for at in range(n_context, len(token_ids))))
+    continuation = range(n_context, len(token_ids))
+    is_greedy = all(logprobs[at - 1].argmax() == token_ids[at] for at in continuation)
+    return float(sum(logprobs[at - 1, token_ids[at]] for at in continuation)), is_greedy
 
 
 def scored_over_wire(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -59,13 +60,16 @@ class ScriptedEngine(FakeEngine):
 
 
 @contextmanager
-def scripted_service() -> Iterator[tuple[Service, ScriptedEngine]]:
-    """A service whose model calls tools as `<tool_call>`, and the engine to tell what to say."""
+def scripted_service(**options: Any) -> Iterator[tuple[Service, ScriptedEngine]]:
+    """A service whose model calls tools as `<tool_call>`, and the engine to tell what to say.
+
+    `options` are Generator's.
+    """
     folder = demo.folder()
     tokenizer = Tokenizer.load(folder)
     template = ChatTemplate({"default": _Source(Path("template"), TEMPLATE)}, tokenizer.special_tokens)
     engine = ScriptedEngine(tokenizer)
-    with Generator(engine, tokenizer, tokenizer.eos_ids) as generator:
+    with Generator(engine, tokenizer, tokenizer.eos_ids, **options) as generator:
         service = Service(
             generator, tokenizer, template, GenerationConfig(temperature=0.0), _facts(tokenizer), Settings()
         )

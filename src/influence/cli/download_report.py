@@ -111,13 +111,13 @@ def _hash_kind(file: Mapping[str, Any]) -> str:
 
 
 def finished_text(facts: Mapping[str, Any]) -> str:
-    """The same in three sentences."""
+    """The same in a few sentences, a line each."""
     n_files, total = facts["n_files"], size(facts["total_bytes"])
     lines = [f"{_title(facts)}: {n_files} file{'s' if n_files > 1 else ''}, {total}; {_effort(facts)}"]
     kinds = (("sha256", "sha256"), ("git_sha1", "git-sha1"))
     verified = [f"{facts['verified'][key]} by {name}" for key, name in kinds if facts["verified"][key]]
     if verified:
-        lines.append(f"verified: {', '.join(verified)}; {_hosts(facts)}")
+        lines += [f"verified: {', '.join(verified)}", _hosts(facts)]
     if facts["verified"]["unhashed"]:
         lines.append(f"not verified, as nobody tells a hash: {_names(facts['verified']['unhashed'])}")
     return "\n".join(lines)

@@ -4,7 +4,7 @@
 1    failed
 2    bad usage: an unknown option, a value out of range
 130  interrupted (Ctrl-C)
-143  terminated (SIGTERM)
+143  terminated (SIGTERM); 129 where the terminal closed (SIGHUP)
 """
 
 from __future__ import annotations

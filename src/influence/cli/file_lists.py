@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from influence.cli import output
+from influence.hub.cleaning import clean_text
 
 if TYPE_CHECKING:
     from influence.cli.remote_model import RemoteModel
 
 _MAX_FILES_SHOWN = 24
+_MAX_NAME_CHARACTERS = 1024
 _MAX_NAMES_SHOWN = 3  # of files that are left out for one reason
 
 
@@ -70,7 +72,8 @@ def _names(files: list[dict[str, Any]]) -> str:
 
 
 def _name(file: dict[str, Any]) -> str:
-    return output.visible(output.one_line(file["path"]))
+    """Fit for a line: what is left out may have any name."""
+    return clean_text(file["path"], _MAX_NAME_CHARACTERS) or "?"
 
 
 def _total(files: list[dict[str, Any]]) -> str:

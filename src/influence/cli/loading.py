@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from influence import demo
 from influence.cli import output
+from influence.cli.failure import BadUsage
 from influence.cli.model_path import find_model, unfinished_note
 from influence.cli.options import EngineOptions
 from influence.engines import machine, select
@@ -18,8 +20,19 @@ from influence.models.model import Model, open_model
 from influence.text.chat_template import ChatTemplate
 from influence.text.tokenizer import Tokenizer
 
+if TYPE_CHECKING:
+    from influence.generation.prompt_store import PromptStore
+
 # Contexts that nobody chose are rounded up to this, the size of a block of the KV cache.
 _CONTEXT_STEP = 64
+
+
+@dataclass(frozen=True, slots=True)
+class PromptCache:
+    """Where computed prompts are kept on disk, and how much of it they may take."""
+
+    folder: Path
+    max_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +90,7 @@ def running(
     *,
     kv_bytes: int | None = None,
     on_note: Callable[[str], None] = output.say,
+    prompt_cache: PromptCache | None = None,
     **generator_options: Any,
 ) -> Iterator[tuple[Engine, Generator]]:
     """The model's engine, and a generator on it, until the block ends; `generator_options` are Generator's.
@@ -98,9 +112,33 @@ def running(
         on_note=lambda note: on_note(f"note: {output.visible(note)}"),
     )
     try:
-        with Generator(
-            engine, loaded.tokenizer, loaded.eos_ids, context=context, **generator_options
-        ) as generator:
+        with (
+            _prompt_store(loaded, engine, prompt_cache) as store,
+            Generator(
+                engine,
+                loaded.tokenizer,
+                loaded.eos_ids,
+                context=context,
+                prompt_store=store,
+                **generator_options,
+            ) as generator,
+        ):
             yield engine, generator
     finally:
         engine.close()
+
+
+def _prompt_store(
+    loaded: TextModel, engine: Engine, cache: PromptCache | None
+) -> AbstractContextManager[PromptStore | None]:
+    if cache is None:
+        return nullcontext()
+    from influence.generation.prompt_store import PromptStore
+    from influence.weights.digest import files_digest
+
+    digest = files_digest(loaded.model.checkpoint.files)
+    try:
+        return PromptStore(cache.folder, engine, digest, max_bytes=cache.max_bytes)
+    except OSError as error:
+        hint = "give a folder that can be written for --prompt-cache"
+        raise BadUsage(f"{output.visible(str(cache.folder))}: {error.strerror}", hint=hint) from error

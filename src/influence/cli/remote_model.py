@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from influence.cli.at_once import at_once
 from influence.errors import InvalidAnswer, InvalidCheckpoint
 from influence.hub.client import Hub
 from influence.hub.names import RepoId
@@ -66,11 +66,11 @@ class RemoteModel:
         """What the headers of all weight files list. Raises HubError or ModelError."""
         names = set(self._weight_files())
         files = [file for file in self.files if file.path in names]
-        with ThreadPoolExecutor(_N_CONNECTIONS) as threads:
-            prefixes = list(threads.map(self._prefix, files))
-            self._check_lengths(files, prefixes)
-            headers = threads.map(self._header, files, prefixes)
-            return _merged(zip(map(self._path_of, files), headers, strict=True))
+        prefixes = at_once(self._prefix, files, _N_CONNECTIONS)
+        self._check_lengths(files, prefixes)
+        begun = list(zip(files, prefixes, strict=True))
+        headers = at_once(lambda pair: self._header(*pair), begun, _N_CONNECTIONS)
+        return _merged(zip(map(self._path_of, files), headers, strict=True))
 
     def _weight_files(self) -> Sequence[str]:
         names = [file.path for file in self.files]

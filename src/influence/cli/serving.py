@@ -16,7 +16,7 @@ from influence.cli import output
 from influence.cli.options import EngineOptions
 
 if TYPE_CHECKING:
-    from influence.cli.loading import TextModel
+    from influence.cli.loading import PromptCache, TextModel
     from influence.engines.base import Engine
     from influence.generation.generator import Generator
     from influence.server.service import Service
@@ -44,6 +44,7 @@ class Plan:
     aliases: tuple[str, ...]
     max_concurrent: int
     kv_bytes: int | None  # None: as the machine allows
+    prompt_cache: PromptCache | None  # None: prompts are kept in memory alone
     engine: EngineOptions
 
 
@@ -77,6 +78,7 @@ def _service(plan: Plan, settings: Settings) -> Iterator[tuple[Service, str]]:
             plan.engine,
             context,
             kv_bytes=kv_bytes,
+            prompt_cache=plan.prompt_cache,
             max_running=plan.max_concurrent,
             max_unfinished=plan.max_concurrent + settings.max_queue,
         ) as (engine, generator):

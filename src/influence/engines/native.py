@@ -155,7 +155,7 @@ class NativeEngine(Engine):
             kv_type,
             _n_blocks(spec, self._block_bytes, kv_bytes),
         )
-        self.kv_identity = f"native {kernels} {kv_type}"
+        self.kv_identity = f"native {kernels} {kv_type} {packed.format if packed else 'stored'}"
         form = f", {packed.format} weights" if packed else ""
         self.description = f"native {kernels}, {threads} thread{'s' if threads > 1 else ''}{form}"
 

@@ -54,7 +54,7 @@ _log = logging.getLogger(__name__)
 class PromptStore:
     """Blocks of one engine's KV cache in a folder, least recently used ones removed beyond a size.
 
-    Files are read and written in one thread of its own; asking what is there
+    Files are read and written in threads of its own; asking what is there
     takes no disk access. Raises OSError at its making if the folder can't be
     made or listed; later errors of the disk are logged and cost no answer.
     """
@@ -72,7 +72,9 @@ class PromptStore:
         self._sizes: OrderedDict[str, int] = OrderedDict()  # by name, least recently used first
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._list_folder()
-        self._worker = ThreadPoolExecutor(1, thread_name_prefix="influence-prompts")
+        # Two, so that a request never waits behind what is written for later ones.
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="influence-prompts-read")
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="influence-prompts-write")
 
     def names(self, token_ids: Ids, salt: str, context: int) -> list[str]:
         """The names of the whole blocks of a history, in their order."""
@@ -95,7 +97,7 @@ class PromptStore:
 
         `on_done` is called in another thread when the result is there.
         """
-        future = self._worker.submit(self._load, list(names))
+        future = self._reader.submit(self._load, list(names))
         future.add_done_callback(lambda _: on_done())
         return future
 
@@ -105,11 +107,12 @@ class PromptStore:
             if self._pending_bytes + blocks.nbytes > _MAX_PENDING_BYTES:
                 return
             self._pending_bytes += blocks.nbytes
-        self._worker.submit(self._save, list(names), blocks)
+        self._writer.submit(self._save, list(names), blocks)
 
     def close(self) -> None:
         """Write what waits to be written. Idempotent."""
-        self._worker.shutdown()
+        self._reader.shutdown()
+        self._writer.shutdown()
 
     def __enter__(self) -> Self:
         return self
@@ -122,18 +125,18 @@ class PromptStore:
     ) -> None:
         self.close()
 
-    # In the store's thread, but for the first.
+    # In the store's threads, but for the first.
 
     def _list_folder(self) -> None:
         """Take stock; other files than ours are not looked at."""
         found = []
-        with os.scandir(self._folder) as entries:
-            for entry in entries:
-                state = entry.stat(follow_symlinks=False)
-                if match := _BLOCK_FILE.fullmatch(entry.name):
+        for path in self._folder.iterdir():
+            with suppress(FileNotFoundError):  # another process may remove or rename it just now
+                state = path.lstat()
+                if match := _BLOCK_FILE.fullmatch(path.name):
                     found.append((state.st_mtime, match[1], state.st_size))
-                elif _UNFINISHED_FILE.fullmatch(entry.name) and state.st_mtime < time.time() - _ABANDONED_S:
-                    Path(entry.path).unlink(missing_ok=True)
+                elif _UNFINISHED_FILE.fullmatch(path.name) and state.st_mtime < time.time() - _ABANDONED_S:
+                    path.unlink()
         self._sizes.update((name, size) for _, name, size in sorted(found))
 
     def _load(self, names: list[str]) -> Blocks:

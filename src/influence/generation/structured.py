@@ -186,6 +186,8 @@ class GrammarState:
         if not self._matcher.consume_token(token_id):
             raise self._dead_end()
         self._has_ended = self._matcher.is_stopped()
+        if self._has_ended and not self._matcher.is_accepting():  # a limit stopped it, not the text's end
+            raise self._dead_end()
         if self._is_costly and not self._has_ended:
             self._pending = self._vocabulary.ahead.submit(self._made_mask)
 

@@ -245,7 +245,7 @@ class Fetcher:
             return
         changed = job.hash.advance(self._check_running)
         if changed is not None:
-            job.part.drop([changed])
+            job.part.drop(changed)
             self._ask_for([Span(job, *job.part.place(changed))])
         elif job.hash.is_whole:
             self._finish(job)

@@ -2,6 +2,7 @@
 
     parts/<key>.part        the bytes, each at its final place
     parts/<key>.journal     "influence 1 <size> <block>\\n", then for each whole block "<index> <crc32>\\n"
+                            and for one that must come again "<index> -\\n"; emptied only where all does
     parts/<path>-<sha>.done whole, verified, flushed; waits for the others (transfer.py)
 
 The key is made of path, size and published hash, so that only bytes of the same
@@ -31,7 +32,7 @@ _READ_BYTES = 1 << 20
 _MIN_BLOCK_BYTES = 1 << 20
 _MAX_BLOCKS = 4096  # bounds journal and manifest: 60 GB come in blocks of 16 MiB
 _MAX_JOURNAL_BYTES = 1 << 20
-_LINE = re.compile(rb"([0-9]{1,9}) ([0-9a-f]{8})")
+_LINE = re.compile(rb"([0-9]{1,9}) ([0-9a-f]{8}|-)")
 
 
 def block_bytes_of(size_bytes: int, smallest: int = _MIN_BLOCK_BYTES) -> int:
@@ -205,15 +206,16 @@ class Part:
             self._earlier.discard(block)
             self._n_unflushed += self.block_bytes
 
-    def drop(self, blocks: list[int]) -> None:
-        """Forget some blocks: they come again."""
+    def drop(self, block: int) -> None:
+        """Forget a block: it comes again."""
         with self._lock:
-            kept = {block: crc for block, crc in self._have.items() if block not in set(blocks)}
-            self._rewrite(kept)
+            self._append(b"%d -\n" % block)
+            del self._have[block]
 
     def restart(self) -> None:
         """Forget all."""
-        self.drop(list(range(self.n_blocks)))
+        with self._lock:
+            self._begin()
 
     def flush(self) -> None:
         """Bring bytes and journal to the disk; connections may go on writing."""
@@ -240,36 +242,42 @@ class Part:
             raise write_failed(self._folder.path / self.journal_name, error) from error
 
     def _resume(self) -> None:
-        noted = self._noted()
         try:
             self._folder.system.truncate(self._data, self.size_bytes)  # sparse: takes no space yet
         except OSError as error:
             raise write_failed(self._folder.path / self.part_name, error) from error
-        self._rewrite(noted)
-        self._earlier = set(noted)
-
-    def _noted(self) -> dict[int, int]:
-        """What the journal says; nothing if it is of other blocks, and torn lines do not count."""
         n_bytes = min(os.fstat(self._journal).st_size, _MAX_JOURNAL_BYTES)
-        first, *lines = os.pread(self._journal, n_bytes, 0).split(b"\n")
-        if first != self._first_line.rstrip():
-            return {}
-        noted = {int(line[1]): int(line[2], 16) for line in map(_LINE.fullmatch, lines[:-1]) if line}
-        return {block: crc for block, crc in noted.items() if block < self.n_blocks}
+        journal = os.pread(self._journal, n_bytes, 0)
+        if not journal.startswith(self._first_line):
+            self._begin()
+            return
+        if not journal.endswith(b"\n"):  # its process died at this line, which the next must not join
+            self._append(b"\n")
+        self._have = self._noted(journal)
+        self._earlier = set(self._have)
+
+    def _noted(self, journal: bytes) -> dict[int, int]:
+        """The blocks that a journal speaks of, the last word counting; torn lines do not."""
+        noted: dict[int, int] = {}
+        for line in map(_LINE.fullmatch, journal.split(b"\n")[1:-1]):
+            if line and line[2] == b"-":
+                noted.pop(int(line[1]), None)
+            elif line and int(line[1]) < self.n_blocks:
+                noted[int(line[1])] = int(line[2], 16)
+        return noted
 
     @property
     def _first_line(self) -> bytes:
         return b"influence 1 %d %d\n" % (self.size_bytes, self.block_bytes)
 
-    def _rewrite(self, have: dict[int, int]) -> None:
-        """The journal, saying only this."""
-        lines = [b"%d %08x\n" % (block, crc) for block, crc in sorted(have.items())]
+    def _begin(self) -> None:
+        """An empty journal."""
         try:
             self._folder.system.truncate(self._journal, 0)
         except OSError as error:
             raise write_failed(self._folder.path / self.journal_name, error) from error
-        self._append(self._first_line + b"".join(lines))
-        self._have = have
+        self._append(self._first_line)
+        self._have = {}
 
 
 class Cursor:

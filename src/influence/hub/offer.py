@@ -20,7 +20,7 @@ from influence.hub.records import RemoteFile, Revision
 from influence.hub.selection import Selection, select
 from influence.hub.weights_index import MAX_INDEX_BYTES, SUFFIX, shards_of
 
-_NOTHING = "that there is no such file"
+_NOTHING = "nothing of it"
 _INDEX_TRIES = 2
 
 

@@ -81,7 +81,9 @@ class Refusal:
         """The host's own words, cleaned, with the number under which it logged them."""
         words = clean_text(self.headers.get("x-error-message", "")) or _words(self.excerpt)
         number = clean_text(self.headers.get("x-request-id", ""), 80)
-        told = (words or _UNTOLD.get(self.status, f"status {self.status}")) + (f" (request {number})" if number else "")
+        told = (words or _UNTOLD.get(self.status, f"status {self.status}")) + (
+            f" (request {number})" if number else ""
+        )
         return redacted(told, self.token)
 
     @property

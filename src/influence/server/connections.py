@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import sys
 from typing import Any
 
 import h11
@@ -28,6 +29,7 @@ from influence.server.settings import Settings
 _MAX_READ_AHEAD_BYTES = 64 << 10
 # Probes of a peer that says nothing: one that lost its power is gone within 30 s.
 _KEEPALIVE = (("TCP_KEEPIDLE", 15), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3))
+_MAX_ACCEPTED_AT_ONCE = 128
 _MESSAGES = {
     400: "this is not an HTTP request",
     408: "the headers took too long to arrive",
@@ -208,9 +210,19 @@ def _probe_silent_peer(sock: socket.socket | None) -> None:
 
 def connection_limit(settings: Settings) -> int:
     """The most connections: what is set, or half of the files this process may open."""
+    return min(settings.max_connections, max(1, _n_files() // 2))
+
+
+def accepted_at_once() -> int:
+    """How many connections one turn of the loop may take: each has its file before it can be turned away."""
+    return min(_MAX_ACCEPTED_AT_ONCE, max(1, _n_files() // 8))
+
+
+def _n_files() -> int:
+    """The files that this process may have open."""
     try:
         import resource
     except ImportError:  # no such limit on this system
-        return settings.max_connections
+        return sys.maxsize
     n_files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    return settings.max_connections if n_files < 0 else max(1, min(settings.max_connections, n_files // 2))
+    return n_files if n_files >= 0 else sys.maxsize

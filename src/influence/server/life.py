@@ -22,7 +22,7 @@ import uvicorn
 
 from influence.errors import PortUnavailable
 from influence.server.app import App
-from influence.server.connections import Connection, connection_limit
+from influence.server.connections import Connection, accepted_at_once, connection_limit
 from influence.server.service import Service
 from influence.server.settings import Settings
 
@@ -80,6 +80,7 @@ class _Life:
             self._server.should_exit = True
         ending.cancel()
         await serving
+        await self._leave_a_stuck_engine()
 
     def _on_signal(self, number: int) -> None:
         if self._ending.is_set():
@@ -97,12 +98,27 @@ class _Life:
         except TimeoutError:
             self._service.abort_all()
 
+    async def _leave_a_stuck_engine(self) -> None:
+        """Wait for the engine's last step, but not for ever: every answer is out already."""
+        try:
+            async with asyncio.timeout(_FAREWELL_S):
+                await self._service.idle()
+        except TimeoutError:
+            _log.error("the engine did not end its step within %d s: left behind", _FAREWELL_S)
+            logging.shutdown()
+            os._exit(0)
+
 
 class _Server(uvicorn.Server):
     """uvicorn's server, which leaves the signals to us."""
 
     def capture_signals(self) -> AbstractContextManager[None]:  # type: ignore[override]
         return nullcontext()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        for sock in sockets or ():
+            sock.listen(_BACKLOG)  # again: asyncio has one number for this and for how many it takes at once
 
 
 def new_server(app: App, settings: Settings) -> uvicorn.Server:
@@ -123,7 +139,7 @@ def _config(app: App, settings: Settings) -> uvicorn.Config:
         server_header=False,
         timeout_keep_alive=int(settings.idle_timeout_s),
         timeout_graceful_shutdown=_FAREWELL_S,
-        backlog=_BACKLOG,
+        backlog=accepted_at_once(),
     )
 
 

@@ -6,6 +6,7 @@ import html
 import re
 import time
 from html.parser import HTMLParser
+from random import Random
 
 import pytest
 from markdown_it import MarkdownIt
@@ -47,6 +48,9 @@ SAMPLES = [
     "7) a\n8) b",
     "- a\n\n  second paragraph\n\n  ```\n  code\n  ```\n- b",
     "- a\n+ b\n* c",
+    "- \nno part of it",
+    "- - deep\nlazy",
+    "> *\n- apart",
     "- a\nlazy line\n- b",
     "text\n- list right after\n- it",
     "text\n1. one\n2. two",
@@ -98,6 +102,31 @@ def test_a_text_that_streams_in_ends_as_one_that_came_at_once(renderer: ChatPage
         text,
     )
     assert streamed == renderer.script(RENDER, text, False)
+
+
+PIECES = [
+    "a", "b c", "*", "**", "_", "`", "``", "~~", "\n", "\n\n", "- ", "1. ", "> ", "# ", "  ", "    ", "| ", "x | y",
+    "|---|---|", "```", "```py\n", "[t](https://a.b/c)", "(", "!", "\\", "word", "'", '"', "# x", "- [ ] ",
+]  # fmt: skip
+
+
+def test_any_text_that_streams_in_ends_as_one_that_came_at_once(renderer: ChatPage) -> None:
+    random = Random(1)
+    texts = ["".join(random.choices(PIECES, k=random.randrange(2, 14))) for _ in range(400)]
+    differing = renderer.script(
+        """
+        return import("/page/markdown/render.js").then(({ MarkdownView }) => arguments[0].filter((text) => {
+          const [streamed, whole] = [document.createElement("div"), document.createElement("div")];
+          const view = new MarkdownView(streamed);
+          for (let end = 1; end <= text.length; end += 1) view.update(text.slice(0, end), true);
+          view.update(text, false);
+          new MarkdownView(whole).update(text, false);
+          return streamed.outerHTML !== whole.outerHTML;
+        }));
+        """,
+        texts,
+    )
+    assert differing == []
 
 
 def test_an_open_mark_is_not_shown_while_its_twin_may_come(renderer: ChatPage) -> None:

@@ -96,7 +96,25 @@ if TYPE_CHECKING:
     "--kv-memory",
     metavar="SIZE",
     type=serving.size,
-    help="Memory for the KV cache, as 4GB or 512MiB.  [default: up to half of what is free]",
+    help="Memory for the KV cache, as 4GB or 512MiB.  "
+    "[default: what --max-concurrent contexts need, up to 60 % of what the weights leave free]",
+)
+@click.option(
+    "--prompt-cache",
+    "prompt_folder",
+    metavar="DIR",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Keep computed prompts in this folder, so that a later start need not compute them again."
+    " Whoever can read it may learn what was asked.",
+)
+@click.option(
+    "--prompt-cache-size",
+    "prompt_bytes",
+    metavar="SIZE",
+    type=serving.size,
+    default="8GB",
+    show_default=True,
+    help="What they may take on the disk; the least recently used ones go first.",
 )
 @click.option(
     "--drain",
@@ -117,6 +135,8 @@ def serve(
     api_key_file: Path | None,
     no_auth: bool,
     kv_memory: int | None,
+    prompt_folder: Path | None,
+    prompt_bytes: int,
     max_concurrent: int,
     aliases: tuple[str, ...],
     quiet: bool,
@@ -139,12 +159,14 @@ def serve(
     Exit codes: 0 ended by a signal, 1 failed (the port is taken, the model
     can't be loaded), 2 bad usage.
     """
+    from influence.cli.loading import PromptCache
     from influence.server.settings import Settings
 
     keys = _checked_keys((*api_keys, *_keys_of(api_key_file)))
     settings = Settings(host=host, port=port, api_keys=keys, **given)
     _require_protection(settings, no_auth)
-    plan = serving.Plan(model_path, aliases, max_concurrent, kv_memory, engine)
+    cache = None if prompt_folder is None else PromptCache(prompt_folder, prompt_bytes)
+    plan = serving.Plan(model_path, aliases, max_concurrent, kv_memory, cache, engine)
     serving.serve(plan, settings, quiet=quiet)
 
 

@@ -38,7 +38,9 @@ export class MessageView {
     const article = element("article", { "aria-label": `${authorOf(message)} wrote` }, author, this.body, this.footer);
     this.element = element("li", { class: `message ${message.role}`, "data-id": message.id }, article);
     this.reply = message.role === "assistant" && !message.isContinuation ? new ReplyBody(this.body) : null;
-    this.shown = "";
+    this.shownFooter = "";
+    /** @type {{ text: string | null, growing: boolean }} what the body was drawn from */
+    this.drawn = { text: null, growing: false };
   }
 
   /**
@@ -93,19 +95,24 @@ export class MessageView {
 
   #stopEditing() {
     this.element.classList.remove("editing");
-    this.body.replaceChildren();
+    this.drawn.text = null;
     this.#showText(this.message.text, false);
     /** @type {HTMLElement | null} */ (this.element.querySelector("footer button"))?.focus();
   }
 
   /**
+   * Every message is asked at each frame of a reply; only the one that grows has work to do.
    * @param {string} text
    * @param {boolean} growing
    */
   #showText(text, growing) {
+    if (text === this.drawn.text && growing === this.drawn.growing) {
+      return;
+    }
+    this.drawn = { text, growing };
     if (this.reply) {
       this.reply.update(text, growing);
-    } else if (this.body.textContent !== text) {
+    } else {
       this.body.textContent = text;
     }
   }
@@ -117,10 +124,10 @@ export class MessageView {
   #showFooter(around) {
     const { status, usage, problem, finishReason } = this.message;
     const shown = JSON.stringify([status, usage, problem, finishReason, around]);
-    if (shown === this.shown) {
+    if (shown === this.shownFooter) {
       return;
     }
-    this.shown = shown;
+    this.shownFooter = shown;
     const focused = document.activeElement?.closest("footer") === this.footer ? document.activeElement?.getAttribute("aria-label") : null;
     const parts = [this.#problemBox(around), this.#branches(around), this.#buttons(around), this.#facts()];
     this.footer.replaceChildren(...parts.filter((part) => part !== null));

@@ -22,6 +22,7 @@ const HEADING = /^ {0,3}(#{1,6})(?:[ \t]+(.*))?$/;
 const RULE = /^ {0,3}(?:(?:\*[ \t]*){3,}|(?:-[ \t]*){3,}|(?:_[ \t]*){3,})$/;
 const QUOTE = /^ {0,3}> ?/;
 const INDENTED = /^(?: {4}|\t)/;
+const LIST_ITEM = /^ {0,3}(?:[-*+]|\d{1,9}[.)])(?:[ \t]|$)/;
 // Only what begins at 1 interrupts a paragraph: "It was in\n1984. A year …" is no list.
 const INTERRUPTING_ITEM = /^ {0,3}(?:[-*+]|1[.)])[ \t]+\S/;
 
@@ -237,8 +238,8 @@ function readQuote(lines, at, depth) {
  * @param {string} line
  */
 function continuesLazily(before, line) {
-  const text = before.replace(QUOTE, "");
-  return !interruptsParagraph(line) && !interruptsParagraph(text) && !INDENTED.test(text);
+  const text = before.replace(QUOTE, "").replace(LIST_ITEM, "");
+  return !LIST_ITEM.test(line) && !interruptsParagraph(line) && !interruptsParagraph(text) && !INDENTED.test(text);
 }
 
 /**

@@ -1,6 +1,6 @@
 // Lists: bullets and numbers, nested by indentation as CommonMark counts it.
 
-import { buildAll, interruptsParagraph, isBlank, isRule, parseLines, read } from "./blocks.js";
+import { MAX_DEPTH, buildAll, interruptsParagraph, isBlank, isRule, parseLines, read } from "./blocks.js";
 import { node } from "./tree.js";
 /** @import { Block, Read } from "./blocks.js" */
 /** @import { ElementTree } from "./tree.js" */
@@ -75,13 +75,27 @@ function itemEnd(lines, at, indent) {
       continue;
     }
     const follows = next === end && !isBlank(lines[next - 1]);
-    const isLazy = follows && !interruptsParagraph(lines[next]) && !marker(lines[next]) && !/^\s*(?:`{3}|~{3})/.test(lines[end - 1]);
+    const isLazy = follows && goesOn(lines[next - 1], lines[next], indent);
     if (!inside.test(lines[next]) && !isLazy) {
       break;
     }
     end = next + 1;
   }
   return end;
+}
+
+/**
+ * Whether a line that is not indented still belongs to the paragraph that ended an item so far.
+ * @param {string} before
+ * @param {string} line
+ * @param {number} indent
+ */
+function goesOn(before, line, indent) {
+  let text = marker(before)?.first ?? before.slice(Math.min(indent, before.search(/\S/)));
+  for (let depth = 0; depth < MAX_DEPTH && marker(text); depth += 1) {
+    text = marker(text)?.first ?? "";
+  }
+  return !interruptsParagraph(text) && !interruptsParagraph(line) && !marker(line);
 }
 
 /**
