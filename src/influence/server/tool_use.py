@@ -39,12 +39,10 @@ class Tool:
     parameters: Mapping[str, Any]  # a JSON schema
 
     def for_template(self) -> dict[str, Any]:
-        """As chat templates take it."""
-        function = {"name": self.name, "description": self.description, "parameters": self.parameters}
-        return {
-            "type": "function",
-            "function": {key: value for key, value in function.items() if value is not None},
-        }
+        """As chat templates take it; some fail where a description or the properties are missing."""
+        parameters = {"type": "object", "properties": {}, **self.parameters}
+        function = {"name": self.name, "description": self.description or "", "parameters": parameters}
+        return {"type": "function", "function": function}
 
 
 @dataclass(frozen=True, slots=True)
