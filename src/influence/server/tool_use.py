@@ -107,7 +107,7 @@ def tool_use(
     if name is not None:
         tools = [tool for tool in tools if tool.name == name]
         if not tools:
-            raise invalid(f"tool_choice names {name!r:.60}, which is not among the tools", "tool_choice")
+            raise invalid("tool_choice names a function that is not among the tools", "tool_choice")
         parallel = False
     if not tools:
         if choice == "required":
