@@ -51,8 +51,9 @@ def test_the_pieces_of_a_stream_are_the_text_of_a_whole_answer(
 def test_a_text_can_be_held_to_a_schema_or_a_pattern(client: TestClient) -> None:
     schema = {
         "type": "object",
-        "properties": {"age": {"type": "integer", "maximum": 99}},
+        "properties": {"age": {"type": "integer", "minimum": 0, "maximum": 99}},
         "required": ["age"],
+        "additionalProperties": False,
     }
     told = json.loads(generated(client, json_schema=schema, max_tokens=60)["text"])
     assert isinstance(told["age"], int)
