@@ -102,7 +102,7 @@ def test_a_kv_cache_of_a_given_size_is_shared_by_all_sessions(model: Model) -> N
 @pytest.mark.parametrize(
     ("kv_bytes", "context", "what"),
     [
-        (1, None, "a KV cache of 64 positions"),
+        (1, None, "a context of 64 positions"),
         (1, 64, "a context of 64"),
         (1 << 60, 64, "a KV cache of that"),
     ],

@@ -92,8 +92,8 @@ def test_a_short_prompt_behind_a_long_one_is_done_in_its_own_time() -> None:
         (3, 1e-6, 256),
         (0, 0.005, 200),  # a second's worth
         (3, 0.005, 103),  # half a second's worth beside the decodes
-        (0, 0.1, 32),  # a slow machine: the least
-        (3, 0.1, 35),
+        (0, 0.1, 64),  # a slow machine: the least
+        (3, 0.1, 67),
         (250, 0.1, 256),
     ],
 )

@@ -48,6 +48,20 @@ def test_the_pieces_of_a_stream_are_the_text_of_a_whole_answer(
     assert end["usage"]["completion_tokens"] == whole["usage"]["completion_tokens"]
 
 
+def test_a_text_can_be_held_to_a_schema_or_a_pattern(client: TestClient) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"age": {"type": "integer", "minimum": 0, "maximum": 99}},
+        "required": ["age"],
+        "additionalProperties": False,
+    }
+    told = json.loads(generated(client, json_schema=schema, max_tokens=60)["text"])
+    assert isinstance(told["age"], int)
+    assert generated(client, regex="(yes|no)")["text"] in ("yes", "no")
+    both = client.post("/v1/generate", json={**PROMPT, "regex": "a", "json_schema": schema})
+    assert both.status_code == 400
+
+
 def test_token_ids_are_taken_as_a_prompt(client: TestClient) -> None:
     ids = client.post("/tokenize", json={"prompt": "Once upon a time"}).json()["tokens"]
     assert (

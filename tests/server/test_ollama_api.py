@@ -298,3 +298,8 @@ def test_a_full_server_says_so_in_the_words_of_each_protocol() -> None:
     assert anthropic.json()["error"]["type"] == "overloaded_error"
     assert openai.json()["error"]["code"] == "server_busy"
     assert all(int(answer.headers["retry-after"]) >= 1 for answer in answers)
+
+
+def test_its_clients_find_the_server_at_the_root(client: TestClient) -> None:
+    assert client.get("/").text == "Ollama is running"
+    assert client.head("/").status_code == 200

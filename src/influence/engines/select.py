@@ -85,9 +85,7 @@ def load_engine(
     if kv_bytes is None:
         _require_memory(f"a context of {n_positions} positions", one_session + activation_bytes(model.spec))
     else:
-        if context is not None and kv_bytes < one_session:
-            hint = "give a larger --kv-memory, or a smaller --context"
-            raise OutOfMemory(f"a context of {context} positions", one_session, kv_bytes, hint=hint)
+        _require_positions(model, context, kv_bytes)
         _require_memory("a KV cache of that size", kv_bytes + activation_bytes(model.spec))
     packed = None
     if weights != "stored":
@@ -209,6 +207,17 @@ def _checked_context(spec: ModelSpec, context: int | None) -> int:
     if not 1 <= context <= spec.max_context:
         raise InvalidParameter("context", context, f"1 to {spec.max_context}, which is this model's limit")
     return context
+
+
+def _require_positions(model: Model, context: int | None, kv_bytes: int) -> None:
+    """A KV cache of a chosen size must hold a chosen context, and one block in any case."""
+    from influence.engines import native
+
+    n_positions = native.BLOCK_SIZE if context is None else context
+    needed = session_kv_bytes(model, n_positions)
+    if kv_bytes < needed:
+        hint = "give a larger --kv-memory" + ("" if context is None else ", or a smaller --context")
+        raise OutOfMemory(f"a context of {n_positions} positions", needed, kv_bytes, hint=hint)
 
 
 def _require_memory(what: str, needed: int) -> None:

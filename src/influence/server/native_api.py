@@ -7,7 +7,7 @@ POST /tokenize /detokenize /apply-template, GET /tokenizer_info
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -17,12 +17,14 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from influence.generation.events import Completion, Finished, Statistics, TextDelta
+from influence.generation.structured import ConstraintSpec
 from influence.server.errors import ApiError, Kind, invalid
 from influence.server.guard import cache_salt
 from influence.server.requests import read_body
 from influence.server.runs import Run
 from influence.server.service import CompletionRequest, Service
 from influence.server.streaming import SSE, collected, sse, streamed
+from influence.server.structure import combined_constraint
 
 ERROR_TYPES: dict[Kind, str] = {
     "invalid_request": "invalid_request_error",
@@ -52,6 +54,9 @@ class GenerateRequest(Struct, kw_only=True):
     seed: int | None = None
     stop: str | list[str] | None = None
     ignore_eos: bool = False
+    json_schema: dict[str, Any] | None = None  # at most one of these three: what the text must be
+    regex: str | None = None
+    grammar: str | None = None  # in llguidance's variant of Lark's syntax
 
 
 class TokenizeRequest(Struct, kw_only=True):
@@ -188,8 +193,10 @@ class _Native:
     async def _submit(self, request: Request) -> Run:
         body = await read_body(request, GenerateRequest, self._service)
         params = self._service.params(_given(body))
+        constraint = await combined_constraint(_specs(body), self._service)
         prompt_ids = await self._prompt_ids(body)
-        return self._service.submit(CompletionRequest(prompt_ids, params, salt=cache_salt(request)))
+        wanted = CompletionRequest(prompt_ids, params, constraint=constraint, salt=cache_salt(request))
+        return self._service.submit(wanted)
 
     async def _prompt_ids(self, body: GenerateRequest) -> list[int]:
         """As the command line reads a prompt: in the chat template where the model has one."""
@@ -203,7 +210,18 @@ class _Native:
         return (await self._service.text_prompt(text)).token_ids
 
 
-_NOT_PARAMS = ("prompt", "system", "raw", "stop")
+_SPECS: Mapping[str, Callable[[Any], ConstraintSpec]] = {
+    "json_schema": ConstraintSpec.json_schema,
+    "regex": ConstraintSpec.regex,
+    "grammar": ConstraintSpec.grammar,
+}
+_NOT_PARAMS = ("prompt", "system", "raw", "stop", *_SPECS)
+
+
+def _specs(body: GenerateRequest) -> dict[str, ConstraintSpec]:
+    """What the text must be, by the field that says so."""
+    asked = {name: getattr(body, name) for name in _SPECS}
+    return {name: _SPECS[name](value) for name, value in asked.items() if value is not None}
 
 
 def _given(body: GenerateRequest) -> dict[str, Any]:

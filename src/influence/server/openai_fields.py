@@ -139,7 +139,7 @@ def check_model(name: str | None, service: Service) -> None:
 
 
 def unknown_model(name: str) -> ApiError:
-    error = refused(404, f"the model {name!r:.200} does not exist here", code="model_not_found")
+    error = refused(404, f"the model `{name[:200]}` does not exist here", code="model_not_found")
     error.param = "model"
     return error
 

@@ -101,7 +101,7 @@ def _template_message(where: str, message: ChatMessage) -> dict[str, Any]:
     role = _ROLES.get(message.role)
     if role is None:
         expected = ", ".join(_ROLES)
-        raise invalid(f"{where}.role is {message.role!r:.60}, but must be one of {expected}", f"{where}.role")
+        raise invalid(f"{where}.role must be one of {expected}", f"{where}.role")
     content = message.content
     if content is None and (role != "assistant" or not message.tool_calls):
         raise invalid(f"{where}.content is missing", f"{where}.content")

@@ -39,12 +39,10 @@ class Tool:
     parameters: Mapping[str, Any]  # a JSON schema
 
     def for_template(self) -> dict[str, Any]:
-        """As chat templates take it."""
-        function = {"name": self.name, "description": self.description, "parameters": self.parameters}
-        return {
-            "type": "function",
-            "function": {key: value for key, value in function.items() if value is not None},
-        }
+        """As chat templates take it; some fail where a description or the properties are missing."""
+        parameters = {"type": "object", "properties": {}, **self.parameters}
+        function = {"name": self.name, "description": self.description or "", "parameters": parameters}
+        return {"type": "function", "function": function}
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +107,7 @@ def tool_use(
     if name is not None:
         tools = [tool for tool in tools if tool.name == name]
         if not tools:
-            raise invalid(f"tool_choice names {name!r:.60}, which is not among the tools", "tool_choice")
+            raise invalid("tool_choice names a function that is not among the tools", "tool_choice")
         parallel = False
     if not tools:
         if choice == "required":
