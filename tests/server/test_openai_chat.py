@@ -324,6 +324,11 @@ def test_a_prompt_beyond_the_context_is_refused_with_the_numbers(client: TestCli
     assert "1024" in error["message"]
 
 
+def test_ten_thousand_messages_are_answered_with_an_error_not_with_a_wait(client: TestClient) -> None:
+    error = refusal(client, PATH, {"messages": ASK * 10_000})
+    assert error["code"] == "context_length_exceeded"
+
+
 def test_the_model_is_listed_by_all_its_names(client: TestClient) -> None:
     models = client.get("/v1/models").json()
     assert models["object"] == "list"

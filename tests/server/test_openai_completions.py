@@ -252,3 +252,33 @@ def test_what_can_not_be_done_is_refused_and_named(
 
 def test_the_defaults_of_settings_bound_the_choices(client: TestClient) -> None:
     assert len(choices(client, n=Settings().max_choices, max_tokens=1)) == Settings().max_choices
+
+
+# The context's end.
+
+
+@pytest.mark.parametrize(
+    ("n_prompt", "max_tokens", "status"), [(1023, 1, 200), (1024, 1, 400), (1024, 0, 200), (1025, 0, 400)]
+)
+def test_a_prompt_fits_the_context_or_is_refused_with_the_numbers(
+    client: TestClient, n_prompt: int, max_tokens: int, status: int
+) -> None:
+    body = {"prompt": [5] * n_prompt, "max_tokens": max_tokens}
+    if status == 200:
+        assert posted(client, PATH, body)["usage"]["completion_tokens"] == max_tokens
+    else:
+        error = refusal(client, PATH, body)
+        assert error["code"] == "context_length_exceeded"
+        assert f"{n_prompt} tokens" in error["message"] and "1024" in error["message"]
+
+
+def test_a_completion_that_reaches_the_contexts_end_says_length(client: TestClient) -> None:
+    answer = posted(client, PATH, {"prompt": [5] * 1020, "max_tokens": 10**9, "ignore_eos": True})
+    assert answer["usage"]["completion_tokens"] == 4
+    assert answer["choices"][0]["finish_reason"] == "length"
+
+
+def test_an_empty_prompt_is_the_beginning_of_a_text(client: TestClient) -> None:
+    answer = posted(client, PATH, {**GREEDY, "prompt": ""})
+    assert answer["usage"]["prompt_tokens"] == 1
+    assert answer["choices"][0]["text"]

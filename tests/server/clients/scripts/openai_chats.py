@@ -70,8 +70,12 @@ def refused(ask: Any) -> dict[str, Any]:
 
 def in_turn(url: str, tools_url: str) -> dict[str, Any]:
     """By the client that waits."""
-    client = openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0)
-    other = openai.OpenAI(base_url=f"{tools_url}/v1", api_key="none", max_retries=0)
+    client = openai.OpenAI(
+        base_url=f"{url}/v1", api_key="none", max_retries=0, _strict_response_validation=True
+    )
+    other = openai.OpenAI(
+        base_url=f"{tools_url}/v1", api_key="none", max_retries=0, _strict_response_validation=True
+    )
     chunks = list(
         client.chat.completions.create(**GREEDY, stream=True, stream_options={"include_usage": True})
     )
@@ -105,7 +109,9 @@ def in_turn(url: str, tools_url: str) -> dict[str, Any]:
 
 async def at_once(url: str) -> dict[str, Any]:
     """By the client that does not."""
-    async with openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client:
+    async with openai.AsyncOpenAI(
+        base_url=f"{url}/v1", api_key="none", max_retries=0, _strict_response_validation=True
+    ) as client:
         answer, other = await asyncio.gather(
             client.chat.completions.create(**GREEDY), client.chat.completions.create(**GREEDY)
         )
