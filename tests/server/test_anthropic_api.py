@@ -291,3 +291,15 @@ def test_its_clients_get_the_list_of_models_in_their_shape(client: TestClient) -
     assert [model["id"] for model in models["data"]] == ["demo", "storyteller"]
     assert models["has_more"] is False
     assert client.get("/v1/models/demo", headers=headers).json()["type"] == "model"
+
+
+def test_a_server_that_ends_is_overloaded_to_its_clients() -> None:
+    with (
+        scripted_service() as (service, _),
+        TestClient(create_app(service), base_url="http://localhost") as client,
+    ):
+        service.is_draining = True
+        response = client.post(PATH, json={**GREEDY, "model": "parrot"})
+    assert response.status_code == 529
+    assert response.json()["error"]["type"] == "overloaded_error"
+    assert int(response.headers["retry-after"]) >= 1

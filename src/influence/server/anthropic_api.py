@@ -69,14 +69,17 @@ def error_body(error: ApiError, request_id: str) -> dict[str, Any]:
 
 
 def _overloaded(endpoint: _Endpoint) -> _Endpoint:
-    """The endpoint, with a full queue told by Anthropic's own status."""
+    """The endpoint, with a server that takes no more told by Anthropic's own status."""
 
     @wraps(endpoint)
     async def told(self: _Anthropic, request: Request) -> Response:
         try:
             return await endpoint(self, request)
-        except ServerBusy as error:
-            raise replace(api_error(error), status=OVERLOADED) from error
+        except (ServerBusy, ApiError) as error:
+            refusal = api_error(error)
+            if refusal.kind != "busy":
+                raise
+            raise replace(refusal, status=OVERLOADED) from error
 
     return told
 

@@ -36,13 +36,13 @@ class OllamaPlan:
     is_chat: bool
     tools: ToolUse
 
-    def piece(self, text: str, calls: Sequence[ToolCall] = ()) -> dict[str, Any]:
-        """Text in the place where the endpoint's clients look for it."""
+    def piece(self, text: str, calls: Sequence[ToolCall] = (), *, n_before: int = 0) -> dict[str, Any]:
+        """Text and calls where the endpoint's clients look for them; `n_before` calls came already."""
         if not self.is_chat:
             return {"response": text}
         message: dict[str, Any] = {"role": "assistant", "content": text}
         if calls:
-            message["tool_calls"] = [_call(index, call) for index, call in enumerate(calls)]
+            message["tool_calls"] = [_call(index, call) for index, call in enumerate(calls, n_before)]
         return {"message": message}
 
 
@@ -141,8 +141,7 @@ class OllamaLines:
 
     def _object(self, part: Part) -> dict[str, Any]:
         if isinstance(part, ToolCallPart):
-            piece = self._plan.piece("", [part.call])
-            piece["message"]["tool_calls"][0]["function"]["index"] = self._n_calls
+            piece = self._plan.piece("", [part.call], n_before=self._n_calls)
             self._n_calls += 1
         else:
             piece = self._plan.piece(part.text)
