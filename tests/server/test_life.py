@@ -157,6 +157,37 @@ def test_a_second_signal_ends_it_at_once() -> None:
         assert server.stop(signal.SIGTERM, within_s=5) == 128 + signal.SIGTERM
 
 
+STUCK = """
+import sys
+sys.path.insert(0, {tests!r})
+from influence.server.app import create_app
+from influence.server.life import bind, run
+from influence.server.settings import Settings
+from support.gated_engine import GatedEngine
+from support.servers import served_demo
+
+settings = Settings(drain_s=0.1, farewell_s=0.3)
+with served_demo(settings, wrap=GatedEngine) as service, bind("127.0.0.1", 0) as sock:
+    service.generator._engine.shut()
+    run(service, create_app(service), sock, lambda: print(sock.getsockname()[1], flush=True))
+"""
+
+
+def test_sigterm_ends_it_though_the_engine_hangs() -> None:
+    script = STUCK.format(tests=str(Path(__file__).resolve().parent.parent))
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment()
+    )
+    assert process.stdout is not None and process.stderr is not None
+    with process, connect(int(process.stdout.readline())) as stream:
+        stream.sendall(post("/v1/generate_stream", LONG))
+        assert stream.recv(17) == b"HTTP/1.1 200 OK\r\n"
+        process.send_signal(signal.SIGTERM)
+        rest = b"".join(iter(lambda: stream.recv(65536), b""))
+        assert process.wait(10) == 0
+    assert b"event: error" in rest and b"shutting_down" in rest and rest.endswith(b"\r\n0\r\n\r\n")
+
+
 def test_nobody_reading_its_output_is_no_reason_to_end() -> None:
     reader, writer = os.pipe()
     arguments = command("serve", "-m", "demo", "-p", "0")

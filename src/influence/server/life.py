@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import math
 import os
 import signal
 import socket
@@ -27,8 +28,6 @@ from influence.server.service import Service
 from influence.server.settings import Settings
 
 _SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
-# After the last event: for its bytes to reach the client, and for the engine to end its step.
-_FAREWELL_S = 5
 _BACKLOG = 128
 _log = logging.getLogger("influence.server")
 
@@ -100,11 +99,12 @@ class _Life:
 
     async def _leave_a_stuck_engine(self) -> None:
         """Wait for the engine's last step, but not for ever: every answer is out already."""
+        farewell_s = self._service.settings.farewell_s
         try:
-            async with asyncio.timeout(_FAREWELL_S):
+            async with asyncio.timeout(farewell_s):
                 await self._service.idle()
         except TimeoutError:
-            _log.error("the engine did not end its step within %d s: left behind", _FAREWELL_S)
+            _log.error("the engine did not end its step within %g s: left behind", farewell_s)
             logging.shutdown()
             os._exit(0)
 
@@ -138,7 +138,7 @@ def _config(app: App, settings: Settings) -> uvicorn.Config:
         proxy_headers=False,  # anybody can write them
         server_header=False,
         timeout_keep_alive=int(settings.idle_timeout_s),
-        timeout_graceful_shutdown=_FAREWELL_S,
+        timeout_graceful_shutdown=math.ceil(settings.farewell_s),
         backlog=accepted_at_once(),
     )
 

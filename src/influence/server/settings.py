@@ -43,6 +43,7 @@ class Settings:
     max_queue: int = 256  # requests beyond those that run; more get a 503
     retry_after_s: float = 1.0
     drain_s: float = 30.0  # what SIGTERM grants to requests that run
+    farewell_s: float = 5.0  # after the last event: for its bytes to leave, for the engine to end its step
     watchdog_s: float = 120.0  # busy without a step for so long is not healthy; a slow step takes seconds
 
     @property
