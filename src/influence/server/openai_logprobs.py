@@ -72,8 +72,8 @@ class CompletionLogprobs:
     def _top(self, sample: Sample) -> dict[str, float | None]:
         """Name -> log probability of the likeliest and of the token itself."""
         table: dict[str, float | None] = {}
-        entries = dict(sample.top_logprobs)
-        entries.setdefault(sample.token_id, sample.logprob or 0.0)
+        entries: dict[int, float | None] = dict(sample.top_logprobs)
+        entries.setdefault(sample.token_id, sample.logprob)
         for token_id, logprob in entries.items():
             name = token_name(token_bytes(self._tokenizer, token_id))
             table[f"token_id:{token_id}" if name in table else name] = clamped(logprob)

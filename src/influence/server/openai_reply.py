@@ -100,6 +100,7 @@ class _Choice:
     has_begun: bool = False
     n_calls: int = 0
     n_tokens: int = 0
+    n_cached: int = 0
     unsent: list[Sample] = field(default_factory=list)  # logprobs of text that the reader holds back
 
 
@@ -117,7 +118,6 @@ class ChatChunks:
             "system_fingerprint": None,
         }
         self._choices = [_Choice(plan.tools.new_reader()) for _ in range(plan.request.n)]
-        self._n_cached = 0
 
     async def frames(self, run: Run) -> AsyncIterator[bytes]:
         """All frames of a run, the closing [DONE] too."""
@@ -139,7 +139,7 @@ class ChatChunks:
                 frames += self._of_parts(index, choice.reader.push(event.text))
             case Finished():
                 choice.n_tokens = event.statistics.completion_tokens
-                self._n_cached = max(self._n_cached, event.statistics.cached_tokens)
+                choice.n_cached = event.statistics.cached_tokens
                 frames += self._of_parts(index, choice.reader.finish())
                 reason = finish_reason(event.finish_reason, choice.n_calls)
                 frames.append(self._delta(index, {}, reason))
@@ -172,7 +172,7 @@ class ChatChunks:
 
     def _usage(self) -> dict[str, Any]:
         n_completion = sum(choice.n_tokens for choice in self._choices)
-        return usage(len(self._plan.request.prompt_ids), n_completion, self._n_cached)
+        return usage(len(self._plan.request.prompt_ids), n_completion, self._choices[0].n_cached)
 
     def _frame(self, choices: list[dict[str, Any]], counted: dict[str, Any] | None) -> bytes:
         chunk = {**self._head, "choices": choices}

@@ -88,6 +88,7 @@ class _Choice:
     logprobs: CompletionLogprobs
     has_begun: bool = False
     n_tokens: int = 0
+    n_cached: int = 0
 
 
 class TextChunks:
@@ -107,7 +108,6 @@ class TextChunks:
             for prompt, request in zip(plan.prompts, plan.requests, strict=True)
             for _ in range(request.n)
         ]
-        self._n_cached = 0
 
     async def frames(self, run: Run) -> AsyncIterator[bytes]:
         """All frames of a run, the closing [DONE] too."""
@@ -132,7 +132,7 @@ class TextChunks:
                 frames.append(self._piece(index, event.text, event.logprobs, event.token_ids))
             case Finished():
                 choice.n_tokens = event.statistics.completion_tokens
-                self._n_cached += event.statistics.cached_tokens
+                choice.n_cached = event.statistics.cached_tokens
                 last = () if event.eos is None else (event.eos,)
                 reason = finish_reason(event.finish_reason, 0)
                 frames.append(self._piece(index, "", last, [sample.token_id for sample in last], reason))
@@ -151,8 +151,11 @@ class TextChunks:
         return self._frame([body], self._usage() if self._plan.with_running_usage else None)
 
     def _usage(self) -> dict[str, Any]:
-        n_prompt = sum(len(prompt.token_ids) for prompt in self._plan.prompts)
-        return usage(n_prompt, sum(choice.n_tokens for choice in self._choices), self._n_cached)
+        return usage(
+            sum(len(prompt.token_ids) for prompt in self._plan.prompts),
+            sum(choice.n_tokens for choice in self._choices),
+            sum(choice.n_cached for choice in self._choices[:: self._plan.requests[0].n]),
+        )
 
     def _frame(self, choices: list[dict[str, Any]], counted: dict[str, Any] | None) -> bytes:
         chunk = {**self._head, "choices": choices}
