@@ -72,6 +72,44 @@ void check_matmul(int64_t n_tokens, int64_t n_rows, int64_t cols) {
   }
 }
 
+std::vector<uint64_t> packed(const KernelTable& table, DType dtype, const Row& w, int64_t n_rows,
+                             int64_t cols) {
+  std::vector<uint64_t> bytes(packed_bytes(dtype, n_rows, cols) / 8);
+  for (int64_t r = 0; r < n_rows; ++r) {
+    char* panel = reinterpret_cast<char*>(bytes.data()) + r / kPanelRows * panel_bytes(dtype, cols);
+    table.pack_row(dtype, w.data() + r * cols, cols, r % kPanelRows, panel);
+  }
+  return bytes;
+}
+
+Row multiply_packed(const KernelTable& table, DType dtype, const Row& x, int64_t n_tokens,
+                    const std::vector<uint64_t>& w, int64_t n_rows, int64_t cols) {
+  const MatmulKernel& kernel = table.matmul[static_cast<int>(dtype)];
+  std::vector<float> prepared(n_tokens * kernel.prepared_bytes(cols) / 4 + 16);
+  auto address = reinterpret_cast<uintptr_t>(prepared.data());
+  auto* aligned = reinterpret_cast<void*>(round_up(address, kAlignment));
+  kernel.prepare(x.data(), cols, n_tokens, cols, aligned);
+  Row out(n_tokens * n_rows);
+  kernel.multiply(aligned, n_tokens, w.data(), 0, n_rows, cols, out.data(), n_rows);
+  return out;
+}
+
+void check_packed(int64_t n_tokens, int64_t n_rows, int64_t cols) {
+  for (DType dtype : {DType::kQ8, DType::kQ4}) {
+    Row x = normals(n_tokens * cols), w = normals(n_rows * cols);
+    auto bytes = packed(generic_table, dtype, w, n_rows, cols);
+    if (packed(neon_table, dtype, w, n_rows, cols) != bytes) {
+      std::printf("packing %lld rows of %lld differs\n", static_cast<long long>(n_rows),
+                  static_cast<long long>(cols));
+      ++failures;
+    }
+    std::string what = "packed " + std::to_string(n_tokens) + " x " + std::to_string(n_rows) +
+                       " x " + std::to_string(cols);
+    compare(what, multiply_packed(neon_table, dtype, x, n_tokens, bytes, n_rows, cols),
+            multiply_packed(generic_table, dtype, x, n_tokens, bytes, n_rows, cols), 1e-5f);
+  }
+}
+
 Row attend(const KernelTable& table, int cache, int64_t n_queries, int64_t head_dim,
            const Row& rows, const Row& q, float softcap) {
   const AttentionKernel& kernel = table.attention[cache];
@@ -131,10 +169,12 @@ int main() {
   for (int64_t n : {1, 2, 3, 5, 7, 15, 17, 33, 65, 257}) {
     check_attention(1 + n % 16, n);
     check_matmul(n % 9 + 1, n % 11 + 1, n);
+    check_packed(n % 9 + 1, n % 90 + 1, n);
     Row x = normals(n), y = normals(n);
     compare("rows of " + std::to_string(n), row_kernels(neon_table, x, y),
             row_kernels(generic_table, x, y), 1e-5f);
   }
   check_matmul(50, 51, 1100);
+  check_packed(50, 130, 1100);
   return failures;
 }
