@@ -17,7 +17,7 @@ import pytest
 from support.cli import command, environment, run_process
 from support.servers import ServeProcess, until
 from support.sse import read_events
-from support.wire import connect, exchange, post, read_response
+from support.wire import connect, exchange, post, read_response, read_to_end
 
 if sys.platform == "win32":
     pytest.skip("signals as on Unix", allow_module_level=True)
@@ -118,7 +118,7 @@ def test_sigterm_lets_a_stream_end_and_takes_nothing_new() -> None:
         status, headers, body = exchange(server.port, post("/v1/generate", LONG))
         assert (status, json.loads(body)["error"]["code"]) == (503, "shutting_down")
         assert int(headers["retry-after"]) >= 1
-        rest = b"".join(iter(lambda: stream.recv(65536), b""))
+        rest = read_to_end(stream)
         assert server.wait() == 0
     events = read_events(first + rest.replace(b"\r\n", b"\n"))
     assert events[-1][0] == "done" and b"event: error" not in rest
@@ -135,7 +135,7 @@ def test_sigterm_under_load_ends_every_stream_properly(n: int) -> None:
         assert server.stop(signal.SIGTERM) == 0
         for stream in streams:
             with stream:
-                assert_proper_end(b"".join(iter(lambda: stream.recv(65536), b"")))  # noqa: B023
+                assert_proper_end(read_to_end(stream))
         assert not [line for line in server.lines if "Traceback" in line]
 
 
@@ -183,7 +183,7 @@ def test_sigterm_ends_it_though_the_engine_hangs() -> None:
         stream.sendall(post("/v1/generate_stream", LONG))
         assert stream.recv(17) == b"HTTP/1.1 200 OK\r\n"
         process.send_signal(signal.SIGTERM)
-        rest = b"".join(iter(lambda: stream.recv(65536), b""))
+        rest = read_to_end(stream)
         assert process.wait(10) == 0
     assert b"event: error" in rest and b"shutting_down" in rest and rest.endswith(b"\r\n0\r\n\r\n")
 

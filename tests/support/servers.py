@@ -113,8 +113,10 @@ class ServeProcess:
         self._ready = threading.Event()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
-        assert self._ready.wait(60), "it never became ready"
-        assert self.port, "\n".join(self.lines)
+        self._ready.wait(60)
+        if not self.port:
+            self.__exit__()
+            raise AssertionError("\n".join(["it never became ready", *self.lines]))
 
     def stop(self, number: int, within_s: float = 30.0) -> int:
         """Send a signal; the exit code."""

@@ -49,6 +49,11 @@ def exchange(port: int, request: bytes, method: str = "POST") -> tuple[int, dict
         return read_response(sock, method)
 
 
+def read_to_end(sock: socket.socket) -> bytes:
+    """All that still comes, until the other side hangs up."""
+    return b"".join(iter(lambda: sock.recv(1 << 20), b""))
+
+
 def is_closed(sock: socket.socket) -> bool:
     """Whether the other side hung up, nothing more being sent; waits for either."""
     try:
