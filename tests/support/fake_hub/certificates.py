@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import datetime
+import shutil
 import ssl
 import tempfile
 from functools import cache
@@ -22,6 +24,7 @@ def authority() -> trustme.CA:
 def authority_file() -> Path:
     """A PEM file with the authority's certificate; it lies in a temporary folder until the process ends."""
     folder = tempfile.mkdtemp(prefix="fake-hub-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     path = Path(folder) / "ca.pem"
     authority().cert_pem.write_to_path(str(path))
     return path
