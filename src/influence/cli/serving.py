@@ -30,7 +30,7 @@ _UNITS = {"": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 1 << 10, "mib": 1
 
 def size(value: str) -> int:
     """An option's type: a number of bytes, as 4GB, 512MiB or 1000000."""
-    match = re.fullmatch(r"(\d{1,15}(?:\.\d{1,3})?) ?([a-zA-Z]{0,3})", value.strip())
+    match = re.fullmatch(r"(\d{1,15}(?:\.\d{1,3})?) ?([a-zA-Z]{0,3})", value.strip(), re.ASCII)
     if match is None or match[2].lower() not in _UNITS:
         raise click.BadParameter(f"{output.visible(value)!r} is no size such as 4GB or 512MiB")
     return int(float(match[1]) * _UNITS[match[2].lower()])
@@ -72,7 +72,9 @@ def _service(plan: Plan, settings: Settings) -> Iterator[tuple[Service, str]]:
         for note in notes(loaded, plan.engine):
             spinner.say(f"note: {note}")
         context = plan.engine.context
-        kv_bytes = plan.kv_bytes or shared_kv_bytes(loaded.model, plan.max_concurrent, context)
+        kv_bytes = plan.kv_bytes
+        if kv_bytes is None:
+            kv_bytes = shared_kv_bytes(loaded.model, plan.max_concurrent, context)
         with running(
             loaded,
             plan.engine,
