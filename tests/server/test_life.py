@@ -204,6 +204,23 @@ def test_nobody_reading_its_output_is_no_reason_to_end() -> None:
     assert process.wait(30) == 0
 
 
+def test_a_reader_that_pauses_does_not_pause_the_server() -> None:
+    arguments = command("serve", "-m", "demo", "-p", "0")
+    process = subprocess.Popen(
+        arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment()
+    )
+    assert process.stderr is not None
+    with process:
+        port = int(process.stderr.readline().split(b":")[-1])
+        get = b"GET /" + b"a" * 200 + b" HTTP/1.1\r\nhost: localhost\r\n\r\n"
+        with connect(port) as sock:
+            for _ in range(800):  # lines for more than the 64 KiB that a pipe holds
+                sock.sendall(get)
+                assert read_response(sock, "GET")[0] == 404
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+
+
 def test_the_log_has_no_prompt_no_key_and_no_control_character() -> None:
     with ServeProcess("--api-key", "sesame-123") as server:
         key = "authorization: Bearer sesame-123"

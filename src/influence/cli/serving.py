@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import re
-import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from influence.cli import output
+from influence.cli.log_lines import LineHandler
 from influence.cli.options import EngineOptions
 
 if TYPE_CHECKING:
@@ -150,9 +150,8 @@ def _greeting(service: Service, description: str) -> str:
 
 
 def _log_to_stderr(quiet: bool) -> None:
-    """Lines for people; a reader that left is no reason to stop serving."""
-    logging.raiseExceptions = False
-    handler = logging.StreamHandler(sys.stderr)
+    """Lines for people; a reader that left or pauses is no reason to stop serving."""
+    handler = LineHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
     for name, level in (
         ("influence.server", logging.INFO),
