@@ -3,6 +3,7 @@
     python benchmarks/bench_engine.py --shape tinyllama-1.1b
     python benchmarks/bench_engine.py --shape tinyllama-1.1b --against llama-cpp-python
     python benchmarks/bench_engine.py -m models/org_name --only decode,streams --threads 8
+    python benchmarks/bench_engine.py --shape tinyllama-1.1b --weights q8 --against llama-cpp-python --gguf Q8_0.gguf
 
 README.md beside this file says what each number means.
 """
@@ -22,7 +23,8 @@ import report
 from agreement import N_TOKENS, Disagreement, check_agreement
 from cases import GROUPS, OURS, Case, Group, Outcome, Timed, measure, suite
 from gguf_export import NotExportable
-from influence.engines import machine
+from influence.engines import machine, native
+from influence.engines.packing import PackedWeights, pack_weights
 from influence.errors import InfluenceError
 from influence.models.model import Model, open_model
 from model_files import CACHE, count, counts, gguf_of, random_model, read_once, write_result
@@ -63,10 +65,12 @@ def run(options: argparse.Namespace) -> None:
         model = open_model(options.model or random_model(options.shape, options.dtype, options.cache))
         stack.callback(model.checkpoint.close)
         read_once(model.checkpoint.files)
-        workload = Workload.of(model, options.shape or str(options.model))
-        runners = _load(options, model, cases, stack)
-        for agreement in check_agreement(runners, model.spec.vocab_size, workload.dtype):
-            print(agreement)
+        packed = _packed(options, model)
+        workload = Workload.of(model, options.shape or str(options.model), packed)
+        runners = _load(options, model, packed, cases, stack)
+        if packed is None and options.gguf is None:  # else two engines' own roundings of the weights
+            for agreement in check_agreement(runners, model.spec.vocab_size, workload.dtype):
+                print(agreement)
         if not options.check:
             _measure_all(options, cases, runners, workload)
 
@@ -100,8 +104,25 @@ def _write(options: argparse.Namespace, table: str, text: str) -> None:
         write_result(options.save, table, text)
 
 
+def _packed(options: argparse.Namespace, model: Model) -> PackedWeights | None:
+    if options.weights == "stored":
+        return None
+    return pack_weights(
+        model.weights,
+        options.weights,
+        folder=model.folder,
+        fingerprint=model.checkpoint.fingerprint(),
+        kernels=native.checked_kernels(options.kernels),
+        threads=options.threads,
+    )
+
+
 def _load(
-    options: argparse.Namespace, model: Model, cases: Sequence[Case], stack: ExitStack
+    options: argparse.Namespace,
+    model: Model,
+    packed: PackedWeights | None,
+    cases: Sequence[Case],
+    stack: ExitStack,
 ) -> dict[str, Timed]:
     """Ours and the peers, in the order of their turns."""
     context = max(N_TOKENS, *(case.context for case in cases))
@@ -111,6 +132,7 @@ def _load(
         kernels=options.kernels,
         kv_positions=max(N_TOKENS, *(case.context * case.n_streams for case in cases)),
         context=context,
+        packed=packed,
     )
     stack.callback(ours.close)
     runners: dict[str, Timed] = {OURS: Runner(ours)}
@@ -126,7 +148,8 @@ def _start_peer(peer: str, options: argparse.Namespace, model: Model, context: i
     if peer == "transformers":
         settings["folder"] = str(model.folder)
         return PeerRunner(options.peer_python, "peer_transformers.py", settings)
-    settings |= {"gguf": str(gguf_of(model, options.cache)), "flash_attention": options.flash_attention}
+    gguf = options.gguf or gguf_of(model, options.cache)
+    settings |= {"gguf": str(gguf), "flash_attention": options.flash_attention}
     return PeerRunner(options.peer_python, "peer_llama_cpp.py", settings)
 
 
@@ -154,6 +177,19 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         default=CACHE,
         help="where random models and GGUF files go",
+    )
+    add(
+        "--weights",
+        choices=("stored", "q8", "q4"),
+        default="stored",
+        help="how our engine holds the weights (default: %(default)s)",
+    )
+    add(
+        "--gguf",
+        type=Path,
+        metavar="FILE",
+        help="what llama.cpp runs, made of the same model's export by its own llama-quantize"
+        "  (default: the export itself)",
     )
     add("--only", type=_groups, default=list(GROUPS), metavar="GROUPS", help=f"some of {','.join(GROUPS)}")
     add("--prompt", type=count, default=512, help="tokens of the prefill (default: %(default)s)")

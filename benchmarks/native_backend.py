@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from influence.engines import native
 from influence.engines.base import Session, Step
+from influence.engines.packing import PackedWeights
 from influence.engines.sampling import Draw, SamplingParams
 from influence.models.model import Model
 
@@ -17,7 +18,14 @@ class NativeBackend:
     """Sessions that grow together, chosen from greedily through the engine's own sampler."""
 
     def __init__(
-        self, model: Model, *, threads: int, kernels: str | None, context: int, kv_positions: int
+        self,
+        model: Model,
+        *,
+        threads: int,
+        kernels: str | None,
+        context: int,
+        kv_positions: int,
+        packed: PackedWeights | None = None,
     ) -> None:
         """Sequences of up to `context` tokens, whatever length the model was trained on.
 
@@ -32,6 +40,7 @@ class NativeBackend:
             threads=threads,
             kernels=kernels,
             kv_bytes=n_blocks * native.kv_block_bytes(spec, model.weights),
+            packed=packed,
         )
         self._context = context
         self._sessions: list[Session] = []

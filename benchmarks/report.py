@@ -17,6 +17,7 @@ import psutil
 from cases import OURS, Outcome
 from contention import NOTABLE
 from influence.engines import machine
+from influence.engines.packing import PackedWeights
 from influence.models.model import Model
 
 
@@ -30,14 +31,14 @@ class Workload:
     matrix_flop: int  # of the layers, for one token
 
     @classmethod
-    def of(cls, model: Model, name: str) -> Workload:
+    def of(cls, model: Model, name: str, packed: PackedWeights | None = None) -> Workload:
         outer, layers = model.weights.outer, model.weights.layers
         looked_up = outer["embed"].size_bytes if "lm_head" in outer else 0
         tensors = [tensor for layer in layers for tensor in layer.values()]
         return cls(
             name=name,
-            dtype=layers[0]["q"].dtype,
-            step_bytes=model.weights.size_bytes - looked_up,
+            dtype=packed.format if packed else layers[0]["q"].dtype,
+            step_bytes=packed.size_bytes if packed else model.weights.size_bytes - looked_up,
             matrix_flop=2 * sum(tensor.array.size for tensor in tensors if tensor.array.ndim > 1),
         )
 
