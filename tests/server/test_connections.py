@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 
@@ -200,6 +201,16 @@ def read_exactly_one(sock: socket.socket) -> tuple[int, bytes]:
     while len(body) < length:
         body += sock.recv(length - len(body))
     return int(head.split()[1]), body
+
+
+def test_small_answers_are_not_held_back_by_the_network_stack(port: int) -> None:
+    """Where Nagle's delay meets a delayed acknowledgement, each answer takes 40 ms."""
+    with connect(port) as sock:
+        began_s = time.monotonic()
+        for _ in range(50):
+            sock.sendall(GET_HEALTH)
+            assert read_response(sock, "GET")[0] == 200
+        assert time.monotonic() - began_s < 50 * 0.03
 
 
 def test_an_old_client_gets_a_stream_that_ends_by_closing(port: int) -> None:

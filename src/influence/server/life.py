@@ -35,10 +35,11 @@ _log = logging.getLogger("influence.server")
 def bind(host: str, port: int) -> socket.socket:
     """The port, open: clients that come early wait. Raises PortUnavailable with the reason and who has it."""
     try:
-        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except (OSError, UnicodeError) as error:
         raise PortUnavailable(host, port, "there is no such address", hint="check --host") from error
-    sock = socket.socket(family, kind)
+    # With its protocol, by which asyncio knows that it may turn Nagle's delay off.
+    sock = socket.socket(family, kind, protocol)
     try:
         if os.name == "posix":  # elsewhere it would let two servers share a port
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
