@@ -202,19 +202,3 @@ def test_a_password_of_netrc_is_not_sent(
     monkeypatch.setenv("NETRC", str(netrc))
     connect().resolve(REPO)
     assert "authorization" not in fake_hub.log[0].headers
-
-
-def test_what_has_arrived_is_read_at_once_and_no_more_is_waited_for() -> None:
-    here, there = socket.socketpair()
-    with here, there:
-        buffer = memoryview(bytearray(10))
-        assert network.receive_waiting(here, buffer) == 0
-        there.sendall(b"abc")
-        there.sendall(b"def")
-        assert network.receive_waiting(here, buffer[4:]) == 6
-        assert bytes(buffer) == bytes(4) + b"abcdef"
-        there.sendall(b"more than fits")
-        assert network.receive_waiting(here, buffer) == 10
-        there.close()
-        assert network.receive_waiting(here, buffer) == 4
-        assert network.receive_waiting(here, buffer) == 0  # the end, which the next read meets again

@@ -20,9 +20,12 @@ from influence.hub.line import own_errors
 from influence.hub.names import is_commit
 from influence.hub.refusals import looks_like_page, web_page_error
 from influence.hub.token import Token, shown_url
+from influence.hub.wire import PIECES
 
 if TYPE_CHECKING:
     import httpx2
+
+Piece = bytes | memoryview
 
 _DECODED = ("gzip", "x-gzip", "deflate")
 _CONTENT_RANGE = re.compile(r"bytes +(?:([0-9]{1,18})-([0-9]{1,18})|\*)/([0-9]{1,18}|\*)")
@@ -106,12 +109,12 @@ class Answer:
                 )
         return bytes(body)
 
-    def chunks(self) -> Iterator[bytes]:
-        """The body in pieces, decoded; LineBroken if it is cut, stalls, or comes too slowly."""
+    def chunks(self) -> Iterator[Piece]:
+        """The body in pieces, decoded, each good until the next is asked for; LineBroken if it is cut, stalls, or comes too slowly."""
         encoding = self.headers.get("content-encoding", "identity").strip().lower()
         with own_errors(self.url, self._token):
             if encoding in ("identity", ""):
-                yield from self._paced(self._response.iter_raw())
+                yield from self._paced(self._plain())
             elif encoding in _DECODED:
                 yield from self._paced(self._response.iter_bytes())
             else:
@@ -119,7 +122,11 @@ class Answer:
                     shown_url(self.url), f"came encoded as {encoding[:40]!r}, though it was asked for plain"
                 )
 
-    def _paced(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
+    def _plain(self) -> Iterator[Piece]:
+        pieces: Callable[[], Iterator[Piece]] = self._response.extensions.get(PIECES, self._response.iter_raw)
+        return pieces()
+
+    def _paced(self, chunks: Iterator[Piece]) -> Iterator[Piece]:
         """The chunks, as long as they come fast enough; the time that their reader takes does not count."""
         waited_s, n_bytes = 0.0, 0
         begun = self._clock.monotonic()
@@ -189,8 +196,8 @@ class RangeAnswer:
     def facts(self) -> FileFacts:
         return self._answer.facts
 
-    def chunks(self) -> Iterator[bytes]:
-        """The bytes, decoded. Of a "part" exactly `end - begin`: LineBroken if fewer, RangeRefused if more."""
+    def chunks(self) -> Iterator[Piece]:
+        """The bytes, decoded, in pieces that are each good until the next is asked for. Of a "part" exactly `end - begin`: LineBroken if fewer, RangeRefused if more."""
         if self.kind == "nothing":
             return
         n_left = None if self.end is None else self.end - self.begin

@@ -1,6 +1,6 @@
 """Connections: proxies of the environment, certificates, and two families of addresses at once.
 
-httpx2 does HTTP and TLS; what it leaves open is decided here:
+How requests go out is decided here; without a proxy they go by direct.py, else by httpx2:
 
 * Proxies are read from HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY; nothing
   else of the environment counts (no ~/.netrc, which would send its password).
@@ -18,7 +18,6 @@ import selectors
 import socket
 import threading
 import time
-from collections.abc import Iterable
 from itertools import chain, zip_longest
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -32,10 +31,8 @@ if TYPE_CHECKING:
 
     import httpx2
 
-# Larger reads fall out of the processor's cache before they are written: 64 KiB and 1 MiB were slower.
-_BULK_BYTES = 256 << 10
-_LEAST_FOR_BULK_BYTES = 64 << 10  # who asks for less wants no more
 _NEXT_ADDRESS_S = 0.25  # "Connection Attempt Delay" of RFC 8305
+_CONNECT_S = 60.0  # where nothing else is said
 _PROXY_SCHEMES = ("http", "https", "socks5", "socks5h")
 Address = tuple[socket.AddressFamily, tuple[Any, ...]]
 
@@ -102,20 +99,9 @@ def _limits(n_connections: int) -> httpx2.Limits:
 
 
 def _direct(certificates: ssl.SSLContext, n_connections: int) -> httpx2.BaseTransport:
-    import httpcore2
-    import httpx2
+    from influence.hub.direct import DirectTransport
 
-    limits = _limits(n_connections)
-    transport = httpx2.HTTPTransport(verify=certificates, limits=limits)
-    # httpx2 passes a network backend on to nobody, so the pool is made anew with ours.
-    transport._pool = httpcore2.ConnectionPool(
-        ssl_context=certificates,
-        max_connections=limits.max_connections,
-        max_keepalive_connections=limits.max_keepalive_connections,
-        keepalive_expiry=limits.keepalive_expiry,
-        network_backend=_backend(),
-    )
-    return transport
+    return DirectTransport(certificates, open_connection, n_connections)
 
 
 def _proxied(proxy: str, certificates: ssl.SSLContext, n_connections: int) -> httpx2.BaseTransport:
@@ -134,63 +120,11 @@ def _proxied(proxy: str, certificates: ssl.SSLContext, n_connections: int) -> ht
         ) from None
 
 
-def _backend() -> Any:
-    import httpcore2
-    from httpcore2._backends.sync import SyncStream
-
-    class BulkStream(SyncStream):
-        """Gives all that has arrived, up to 256 KiB, where TLS gives a record of 16 KiB: half of the work above it.
-
-        That may be more than was asked for; httpcore2 hands it to h11, which takes any length.
-        """
-
-        def __init__(self, connection: socket.socket) -> None:
-            super().__init__(connection)
-            self._buffer = memoryview(bytearray(_BULK_BYTES))
-
-        def start_tls(self, *args: Any, **kwargs: Any) -> httpcore2.NetworkStream:
-            secured = super().start_tls(*args, **kwargs)
-            return BulkStream(secured._sock) if type(secured) is SyncStream else secured
-
-        def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-            first = super().read(max_bytes, timeout)
-            if not first or max_bytes < _LEAST_FOR_BULK_BYTES:
-                return first
-            self._buffer[: len(first)] = first
-            n_bytes = len(first) + receive_waiting(self._sock, self._buffer[len(first) :])
-            return bytes(self._buffer[:n_bytes])
-
-    class RacingBackend(httpcore2.SyncBackend):
-        """Opens TCP connections by `connect_first`; TLS and the rest stay httpcore2's."""
-
-        def connect_tcp(
-            self,
-            host: str,
-            port: int,
-            timeout: float | None = None,
-            local_address: str | None = None,
-            socket_options: Iterable[Any] | None = None,
-        ) -> httpcore2.NetworkStream:
-            try:
-                connection = connect_first(addresses_of(host, port), timeout or 60.0)
-            except TimeoutError as error:
-                raise httpcore2.ConnectTimeout(str(error)) from error
-            except OSError as error:
-                raise httpcore2.ConnectError(str(error)) from error
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            return BulkStream(connection)
-
-    return RacingBackend()
-
-
-def receive_waiting(connection: socket.socket, buffer: memoryview) -> int:
-    """How many bytes were there without waiting; an error is left for the next read to meet again."""
-    n_bytes = 0
-    connection.setblocking(False)
-    with contextlib.suppress(OSError):  # also that nothing more is there
-        while n_bytes < len(buffer) and (n_more := connection.recv_into(buffer[n_bytes:])):
-            n_bytes += n_more
-    return n_bytes
+def open_connection(host: str, port: int, timeout_s: float | None) -> socket.socket:
+    """A TCP connection to a host by name; OSError if none of its addresses accepts one in time."""
+    connection = connect_first(addresses_of(host, port), timeout_s or _CONNECT_S)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return connection
 
 
 def addresses_of(host: str, port: int) -> list[Address]:

@@ -22,7 +22,7 @@ class Stream(Protocol):
     kind: Literal["part", "whole", "nothing"]
     total_bytes: int | None
 
-    def chunks(self) -> Iterator[bytes]: ...
+    def chunks(self) -> Iterator[bytes | memoryview]: ...
 
 
 class Source(Protocol):

@@ -316,7 +316,7 @@ class _Download:
                 self._folder.remove(f"{OWN_FOLDER}/{name}")
 
 
-def _counted(path: str, chunks: Iterator[bytes]) -> int:
+def _counted(path: str, chunks: Iterator[bytes | memoryview]) -> int:
     size = 0
     for chunk in chunks:
         size += len(chunk)
