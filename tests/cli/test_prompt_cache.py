@@ -13,7 +13,9 @@ from influence.engines.sampling import SamplingParams
 from influence.generation.params import GenerationParams
 from influence.generation.prompt import encode_text
 
-OPTIONS = EngineOptions(device="cpu", device_index=0, threads=1, kernels=None, context=256)
+OPTIONS = EngineOptions(
+    device="cpu", device_index=0, threads=1, kernels=None, context=256, weights="stored", no_cache=False
+)
 
 
 def answer(cache: PromptCache | None) -> tuple[str, int]:
