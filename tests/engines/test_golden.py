@@ -18,6 +18,7 @@ from influence.engines.base import Engine, Step
 from influence.engines.reference import ReferenceEngine
 from influence.models.model import Model, open_model
 from influence.models.registry import FAMILIES
+from support import torch_engines
 from support.cases import Case
 from support.checkpoints import make_checkpoint
 
@@ -35,7 +36,12 @@ def _native(kernels: str) -> Callable[[Model], Engine]:
     return lambda model: native.load(model.spec, model.weights, kernels=kernels, threads=1)
 
 
+def _torch(name: str) -> Callable[[Model], Engine]:
+    return lambda model: torch_engines.make(name, model.spec, model.weights)
+
+
 ENGINES |= {f"native-{name}": _native(name) for name in native.kernel_names()}
+ENGINES |= {name: _torch(name) for name in torch_engines.NAMES}
 
 
 def golden_cases() -> list[Any]:

@@ -1,6 +1,6 @@
 """The laws of the engine boundary: how tokens get in changes no logit.
 
-The native engine keeps them to the bit, the reference within rounding.
+The native engine keeps them to the bit, the reference and torch within rounding.
 Hypothesis writes a small program of chunks, forks, rewinds and company, and the
 logits are compared with those of every prompt run alone in one step.
 """
@@ -22,6 +22,7 @@ from influence.engines.reference import ReferenceEngine
 from influence.errors import ContextFull, InvalidParameter, OutOfMemory
 from influence.models.binding import Weights
 from influence.models.spec import ModelSpec, Rope
+from support import torch_engines
 from support.random_specs import Extras, extras, random_weights, small_spec, specs
 
 LAW = settings(max_examples=40, deadline=None, derandomize=True)
@@ -43,6 +44,8 @@ def _packed(kernels: str, form: PackedFormat) -> Maker:
 ENGINES: dict[str, Maker] = {name: _native(name, 2) for name in native.kernel_names()}
 ENGINES |= {f"{name}-{form}": _packed(name, form) for name in native.kernel_names() for form in ("q8", "q4")}
 ENGINES["reference"] = lambda spec, weights: ReferenceEngine(spec, weights)
+ENGINES |= torch_engines.makers()
+ROUNDING = ("reference", *torch_engines.NAMES)  # engines that sum in another order from case to case
 
 # One model with everything that depends on positions: a window shorter than the
 # prompts, a layer without rope, two heads a group, blocks (64) crossed.
@@ -57,7 +60,7 @@ WEIGHTS = random_weights(SPEC, Extras(biases=True))
 
 
 def assert_same(engine_name: str, actual: np.ndarray, expected: np.ndarray) -> None:
-    if engine_name == "reference":
+    if engine_name in ROUNDING:
         np.testing.assert_allclose(actual, expected, atol=2e-5)
     else:
         np.testing.assert_array_equal(actual, expected)
@@ -245,15 +248,19 @@ def test_the_number_of_threads_changes_no_bit(kernels: str, dtype: str) -> None:
         np.testing.assert_array_equal(other, rows[0])
 
 
-@pytest.mark.parametrize("kernels", native.kernel_names())
-def test_native_agrees_with_the_reference_on_any_spec(kernels: str) -> None:
+COMPARED: dict[str, Maker] = {f"native-{name}": _native(name, 2) for name in native.kernel_names()}
+COMPARED |= torch_engines.makers()
+
+
+@pytest.mark.parametrize("name", COMPARED)
+def test_an_engine_agrees_with_the_reference_on_any_spec(name: str) -> None:
     @given(spec=specs(), tensors=extras(), n_tokens=st.integers(1, 90), seed=st.integers(0, 99))
     @settings(max_examples=60, deadline=None, derandomize=True)
     def check(spec: ModelSpec, tensors: Extras, n_tokens: int, seed: int) -> None:
         weights = random_weights(spec, tensors, seed)
         token_ids = [int(i) for i in np.random.default_rng(seed).integers(0, spec.vocab_size, n_tokens)]
         expected = whole(ReferenceEngine(spec, weights, dtype=np.float64), token_ids)
-        engine = native.load(spec, weights, kernels=kernels, threads=2)
+        engine = COMPARED[name](spec, weights)
         actual = whole(engine, token_ids)
         engine.close()
         scale = max(1.0, float(np.abs(expected).max()))

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from influence.engines.base import Blocks, Engine, KvPool, Session, Step
+from influence.engines.base import Blocks, Step
+from influence.engines.paging import BLOCK_SIZE, BlockPool, PagedEngine, PagedSession
 from influence.engines.sampling import Draw, Sample, sample_row
-from influence.errors import ContextFull, InvalidParameter, OutOfMemory
 from influence.models.binding import Weights
 from influence.models.rope import rope_frequencies
 from influence.models.spec import Activation, ModelSpec
@@ -24,9 +23,6 @@ from influence.weights.tensor import Tensor
 
 Array = npt.NDArray[Any]  # of the engine's dtype, float32 or float64
 Slots = Mapping[str, Array]
-
-BLOCK_SIZE = 64  # positions
-
 
 # --- the model
 
@@ -180,96 +176,17 @@ ACTIVATIONS: Mapping[Activation, Callable[[Array], Array]] = {
 }
 
 
-# --- cache, sessions, engine
+# --- sessions, engine
 
 
-@dataclass(slots=True)
-class _Block:
-    """Keys and values of BLOCK_SIZE positions in all layers; shared by as many sessions as `n_owners` says."""
+class ReferenceSession(PagedSession):
+    """A paged session with its ropes; `paging.py` keeps the books."""
 
-    kv: Array  # (layers, 2, BLOCK_SIZE, kv heads, head_dim)
-    n_owners: int = 1
-
-
-class _Pool:
-    """Counts the blocks that are out; makes one when it is asked for."""
-
-    def __init__(self, spec: ModelSpec, dtype: np.dtype[Any], n_blocks: int) -> None:
-        self._shape = (spec.n_layers, 2, BLOCK_SIZE, spec.n_kv_heads, spec.head_dim)
-        self._dtype = dtype
-        self.n_blocks = self.n_free = n_blocks
-        self.block_bytes = math.prod(self._shape) * dtype.itemsize
-
-    def require(self, n_blocks: int) -> None:
-        """Raise OutOfMemory unless that many are free."""
-        if n_blocks > self.n_free:
-            raise OutOfMemory("KV cache", n_blocks * self.block_bytes, self.n_free * self.block_bytes)
-
-    def take(self) -> _Block:
-        self.n_free -= 1
-        return _Block(np.zeros(self._shape, self._dtype))
-
-    def give_back(self, block: _Block) -> None:
-        block.n_owners -= 1
-        if block.n_owners == 0:
-            self.n_free += 1
-
-
-class ReferenceSession(Session):
-    """A list of blocks and how many positions of them are filled."""
+    engine: ReferenceEngine
 
     def __init__(self, engine: ReferenceEngine, context: int) -> None:
-        self.context = context
-        self.engine = engine
-        self.blocks: list[_Block] = []
-        self.closed = False
-        self._position = 0
+        super().__init__(engine, context)
         self._frequencies = [rope_frequencies(rope, context) for rope in engine.spec.ropes]
-
-    @property
-    def position(self) -> int:
-        return self._position
-
-    def rewind(self, position: int) -> None:
-        self._require_position(position)
-        n_kept = -(-position // BLOCK_SIZE)
-        for block in self.blocks[n_kept:]:
-            self.engine.pool.give_back(block)
-        del self.blocks[n_kept:]
-        self._position = position
-
-    def fork(self, position: int) -> ReferenceSession:
-        self._require_position(position)
-        forked = ReferenceSession(self.engine, self.context)
-        forked.blocks = self.blocks[: -(-position // BLOCK_SIZE)]
-        forked._position = position
-        for block in forked.blocks:
-            block.n_owners += 1
-        return forked
-
-    def read_blocks(self, first: int, n: int) -> Blocks:
-        if not 0 <= first <= first + n <= self._position // BLOCK_SIZE:
-            raise InvalidParameter("blocks", (first, n), "blocks that are filled")
-        rows = [block.kv.reshape(-1).view(np.uint8) for block in self.blocks[first : first + n]]
-        return np.array(rows, np.uint8).reshape(n, self.engine.pool.block_bytes)
-
-    def append_blocks(self, blocks: Blocks) -> None:
-        pool = self.engine.require_open(self).engine.pool
-        n_positions = len(blocks) * BLOCK_SIZE
-        if self._position % BLOCK_SIZE or blocks.shape[1:] != (pool.block_bytes,):
-            raise InvalidParameter("blocks", blocks.shape, "whole blocks at a block's beginning")
-        if self._position + n_positions > self.context:
-            raise ContextFull(self._position, n_positions, self.context)
-        pool.require(len(blocks))
-        for row in blocks:
-            self.blocks.append(pool.take())
-            self.blocks[-1].kv.reshape(-1)[:] = row.view(self.engine.dtype)
-        self._position += n_positions
-
-    def close(self) -> None:
-        if not self.closed:
-            self.rewind(0)
-            self.closed = True
 
     def turns(self, positions: npt.NDArray[np.int64]) -> list[tuple[Array, Array]]:
         """cos and sin of every rope, each (n, rotary_dim / 2); angles in float32, as transformers has them."""
@@ -279,41 +196,18 @@ class ReferenceSession(Session):
             pairs.append((np.cos(angles) * factor, np.sin(angles) * factor))
         return pairs
 
-    def n_blocks_needed(self, n_tokens: int) -> int:
-        """Blocks that appending so many tokens takes from the pool, a copy of a shared one included."""
-        n_new = -(-(self._position + n_tokens) // BLOCK_SIZE) - len(self.blocks)
-        writes_shared = self._position % BLOCK_SIZE != 0 and self.blocks[-1].n_owners > 1
-        return n_new + writes_shared
-
-    def reserve(self, n_tokens: int) -> None:
-        """Take those blocks; copy the last one first if others hold it too."""
-        if self._position % BLOCK_SIZE and self.blocks[-1].n_owners > 1:
-            shared, own = self.blocks[-1], self.engine.pool.take()
-            own.kv[:] = shared.kv
-            self.engine.pool.give_back(shared)
-            self.blocks[-1] = own
-        while len(self.blocks) * BLOCK_SIZE < self._position + n_tokens:
-            self.blocks.append(self.engine.pool.take())
-
     def remember(self, layer: int, k: Array, v: Array) -> tuple[Array, Array]:
         """Write keys and values, (n, kv heads, head_dim), at the position; those of all positions so far."""
-        end = self._position + len(k)
-        for row, position in enumerate(range(self._position, end)):
-            block, slot = self.blocks[position // BLOCK_SIZE], position % BLOCK_SIZE
-            block.kv[layer, 0, slot], block.kv[layer, 1, slot] = k[row], v[row]
-        kv = np.concatenate([block.kv[layer] for block in self.blocks], axis=1)
+        end = self.position + len(k)
+        held = [self.engine.block(index) for index in self.blocks]
+        for row, position in enumerate(range(self.position, end)):
+            block, slot = held[position // BLOCK_SIZE], position % BLOCK_SIZE
+            block[layer, 0, slot], block[layer, 1, slot] = k[row], v[row]
+        kv = np.concatenate([block[layer] for block in held], axis=1)
         return kv[0, :end], kv[1, :end]
 
-    def advance(self, n_tokens: int) -> None:
-        self._position += n_tokens
 
-    def _require_position(self, position: int) -> None:
-        self.engine.require_open(self)
-        if not 0 <= position <= self._position:
-            raise InvalidParameter("position", position, f"from 0 to {self._position}")
-
-
-class ReferenceEngine(Engine):
+class ReferenceEngine(PagedEngine):
     """Runs any ModelSpec, slowly. `dtype` is float32 or float64; weights are copied into it."""
 
     def __init__(
@@ -327,33 +221,36 @@ class ReferenceEngine(Engine):
         self.spec = spec
         self.dtype: np.dtype[Any] = np.dtype(dtype)
         self.description = self.kv_identity = f"reference numpy {self.dtype}"
+        self._block_shape = (spec.n_layers, 2, BLOCK_SIZE, spec.n_kv_heads, spec.head_dim)
         n_blocks = kv_blocks if kv_blocks is not None else 16 * -(-spec.max_context // BLOCK_SIZE)
-        self.pool = _Pool(spec, self.dtype, n_blocks)
+        self.pool = BlockPool(n_blocks, math.prod(self._block_shape) * self.dtype.itemsize)
+        self._blocks: dict[int, Array] = {}  # made when first written
         self._decoder = _Decoder(spec, weights, self.dtype)
         self._rows = np.empty((0, spec.vocab_size), self.dtype)
 
-    @property
-    def kv_pool(self) -> KvPool:
-        return KvPool(BLOCK_SIZE, self.pool.n_blocks, self.pool.n_free, self.pool.block_bytes)
-
-    def new_session(self, context: int) -> ReferenceSession:
-        if not 1 <= context <= self.spec.max_context:
-            raise InvalidParameter("context", context, f"from 1 to {self.spec.max_context}")
+    def make_session(self, context: int) -> ReferenceSession:
         return ReferenceSession(self, context)
 
-    def forward(self, steps: Sequence[Step]) -> int:
-        sessions = [self.require_open(step.session) for step in steps]
-        if len(set(sessions)) < len(sessions):
-            raise InvalidParameter("steps", "two of one session", "of distinct sessions")
-        for step, session in zip(steps, sessions, strict=True):
-            self._check(step, session)
-        self.pool.require(
-            sum(s.n_blocks_needed(len(step.token_ids)) for step, s in zip(steps, sessions, strict=True))
-        )
-        rows = [self._run(step, session) for step, session in zip(steps, sessions, strict=True)]
+    def block(self, index: int) -> Array:
+        """Keys and values of BLOCK_SIZE positions in all layers, (layers, 2, BLOCK_SIZE, kv heads, head_dim)."""
+        if index not in self._blocks:
+            self._blocks[index] = np.zeros(self._block_shape, self.dtype)
+        return self._blocks[index]
+
+    def copy_block(self, source: int, target: int) -> None:
+        self.block(target)[:] = self.block(source)
+
+    def read_blocks(self, blocks: Sequence[int]) -> Blocks:
+        rows = [self.block(index).reshape(-1).view(np.uint8) for index in blocks]
+        return np.array(rows, np.uint8).reshape(len(blocks), self.pool.block_bytes)
+
+    def write_blocks(self, blocks: Sequence[int], rows: Blocks) -> None:
+        for index, row in zip(blocks, rows, strict=True):
+            self.block(index).reshape(-1)[:] = row.view(self.dtype)
+
+    def run(self, steps: Sequence[Step]) -> int:
+        rows = [self._logit_rows(step) for step in steps]
         self._rows = np.concatenate([np.empty((0, self.spec.vocab_size), self.dtype), *rows])
-        for step, session in zip(steps, sessions, strict=True):
-            session.advance(len(step.token_ids))
         return len(self._rows)
 
     def logits(self) -> npt.NDArray[np.float32]:
@@ -371,28 +268,11 @@ class ReferenceEngine(Engine):
     def close(self) -> None:
         self._rows = self._rows[:0]
 
-    def require_open(self, session: Session) -> ReferenceSession:
-        """The session as this engine's own; raises InvalidParameter if it is closed or another engine's."""
-        if not isinstance(session, ReferenceSession) or session.engine is not self or session.closed:
-            raise InvalidParameter("session", session, "an open session of this engine")
-        return session
-
-    def _check(self, step: Step, session: ReferenceSession) -> None:
-        n_tokens = len(step.token_ids)
-        if n_tokens == 0:
-            raise InvalidParameter("token_ids", [], "at least one token")
-        for token_id in step.token_ids:
-            if not 0 <= token_id < self.spec.vocab_size:
-                raise InvalidParameter("token_id", token_id, f"from 0 to {self.spec.vocab_size - 1}")
-        if not 0 <= step.n_logits <= n_tokens:
-            raise InvalidParameter("n_logits", step.n_logits, f"from 0 to {n_tokens}")
-        if session.position + n_tokens > session.context:
-            raise ContextFull(session.position, n_tokens, session.context)
-
-    def _run(self, step: Step, session: ReferenceSession) -> Array:
-        """Logit rows of one step, (n_logits, vocab_size); the cache is written, the position not yet moved."""
-        n_tokens = len(step.token_ids)
-        session.reserve(n_tokens)
+    def _logit_rows(self, step: Step) -> Array:
+        """Of one step, (n_logits, vocab_size); the cache is written, the position not yet moved."""
+        session, n_tokens = step.session, len(step.token_ids)
+        if not isinstance(session, ReferenceSession):
+            raise TypeError(session)  # `forward` has checked it
         positions = np.arange(session.position, session.position + n_tokens)
         x = self._decoder.hidden(
             np.array(step.token_ids, np.int64), positions, session.turns(positions), session.remember

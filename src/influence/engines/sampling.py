@@ -266,7 +266,12 @@ def uniform(seed: int, position: int) -> float:
     mix64(mix64(seed) + (position + 1) * golden), all modulo 2^64; for seed 0
     this is the sequence of splitmix64 (Steele, Lea, Flood, OOPSLA 2014).
     """
-    return (_mix64(_mix64(seed) + (position + 1) * _GOLDEN) >> 11) * 2.0**-53
+    return (_mix64(mixed_seed(seed) + (position + 1) * _GOLDEN) >> 11) * 2.0**-53
+
+
+def mixed_seed(seed: int) -> int:
+    """The part of `uniform` that is the same for all positions, 64 bits."""
+    return _mix64(seed)
 
 
 def _mix64(x: int) -> int:

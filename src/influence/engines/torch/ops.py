@@ -17,12 +17,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from influence.engines.paging import BLOCK_SIZE as BLOCK_SIZE
 from influence.engines.torch.matrices import Heads, Linear, Matrix, Norm, dense
 from influence.models.spec import Activation, Rope
 from torch import Tensor
 from torch.nn import functional
-
-BLOCK_SIZE = 64  # positions
 
 # Rows of a matrix that are widened to float32 at a time, where no product gives float32 by itself.
 _WIDE_ROWS = 4096
@@ -143,8 +142,10 @@ def _attend_one_each(
     window: int | None,
     softcap: float | None,
 ) -> Tensor:
-    k, v = kv[:, block_tables.long()].flatten(2, 3)  # each (n_sequences, positions, n_kv_heads, head_dim)
-    seen = visible(context_lengths.long() - 1, k.shape[1], window)  # (n_sequences, positions)
+    held = kv[:, block_tables.long()].flatten(2, 3)  # (2, n_sequences, positions, n_kv_heads, head_dim)
+    seen = visible(context_lengths.long() - 1, held.shape[2], window)  # (n_sequences, positions)
+    # What others left in a block may be no number, which no weight of zero takes away.
+    k, v = held.masked_fill(~seen[None, :, :, None, None], 0)
     return attend(q.unsqueeze(1), k, v, seen[:, None, None, :], scale, softcap).squeeze(1)
 
 
@@ -183,12 +184,12 @@ def linear_residual(
     x: Tensor,  # (n, in)
     weight: Matrix,  # (out, in)
     bias: Tensor | None,  # (out,)
-    residual: Tensor,  # (n, out)
+    residual: Tensor | None,  # (n, out)
     residual_scale: float = 1.0,
 ) -> Tensor:
-    """residual + residual_scale * (x @ weight.T + bias), (n, out) of the residual's dtype."""
-    y = norm_linear(x, None, Linear(weight, bias)).to(residual.dtype)
-    return torch.add(residual, y, alpha=residual_scale)
+    """residual + residual_scale * (x @ weight.T + bias), (n, out) of the residual's dtype; without one: the product."""
+    y = norm_linear(x, None, Linear(weight, bias))
+    return y if residual is None else torch.add(residual, y.to(residual.dtype), alpha=residual_scale)
 
 
 def activate(gate_up: Tensor, activation: Activation, gated: bool) -> Tensor:
@@ -218,6 +219,7 @@ class Ops:
     paged_attention: Callable[..., Tensor] = paged_attention
     linear_residual: Callable[..., Tensor] = linear_residual
     activate: Callable[..., Tensor] = activate
+    normed: Callable[..., Tensor] = normed
     gemv: Callable[..., Tensor] = gemv
 
 

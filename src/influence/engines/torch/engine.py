@@ -1,0 +1,133 @@
+"""The engine boundary on PyTorch: sessions over one paged cache on the device, and a decoder beside it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+import torch
+from influence.engines.base import Blocks, Step
+from influence.engines.paging import BLOCK_SIZE, BlockPool, PagedEngine
+from influence.engines.sampling import Draw, Sample, require_finite_peak, sample_row
+from influence.engines.torch.batching import TorchSession, batch_of, own, passes
+from influence.engines.torch.choosing import DrawTensors, choose, is_plain, kind_of
+from influence.engines.torch.decoder import Decoder
+from influence.engines.torch.decoding import DecodeStep
+from influence.engines.torch.placement import Placement
+from influence.engines.torch.quantize import MatrixFormat
+from influence.engines.torch.weights import load_weights
+from influence.errors import OutOfMemory
+from influence.models.binding import Weights
+from influence.models.spec import ModelSpec
+from torch import Tensor
+
+
+class TorchEngine(PagedEngine):
+    """Runs any ModelSpec on one device; weights and cache are on it, of the weights' dtype."""
+
+    def __init__(
+        self,
+        spec: ModelSpec,
+        weights: Weights,
+        placement: Placement,
+        *,
+        n_blocks: int,
+        form: MatrixFormat = "stored",
+    ) -> None:
+        """Takes all its memory now. Raises OutOfMemory."""
+        self.spec = spec
+        self._placement = placement
+        try:
+            loaded = load_weights(spec, weights, placement.device, form)
+            self._kv = _new_cache(spec, n_blocks, loaded.dtype, placement.device)
+        except torch.OutOfMemoryError as error:
+            raise OutOfMemory(f"the model on {placement.name}", weights.size_bytes, 0) from error
+        self._dtype = loaded.dtype
+        self.pool = BlockPool(n_blocks, block_bytes(spec, loaded.dtype))
+        self.kv_identity = f"torch {placement.device.type} {loaded.dtype} {form}"
+        self.description = f"torch {placement.name}" + ("" if form == "stored" else f", {form} weights")
+        self._decoder = Decoder(spec, loaded, placement.ops)
+        self._decode = DecodeStep(spec, self._decoder, self._kv, n_blocks, placement)
+        self._rows = torch.empty(0, spec.vocab_size)
+
+    def make_session(self, context: int) -> TorchSession:
+        return TorchSession(self, context, self._placement)
+
+    def run(self, steps: Sequence[Step]) -> int:
+        if all(len(step.token_ids) == 1 and step.n_logits == 1 for step in steps) and steps:
+            sessions = [own(step) for step in steps]
+            self._rows = self._decode.logits(sessions, [step.token_ids[0] for step in steps])
+        else:
+            self._rows = self._pass_by_pass(steps)
+        return len(self._rows)
+
+    def _pass_by_pass(self, steps: Sequence[Step]) -> Tensor:
+        rows = [torch.empty(0, self.spec.vocab_size, device=self._placement.device)]
+        for pieces in passes(steps):
+            batch, wanted = batch_of(pieces, self._placement)
+            x = self._decoder.hidden(batch, self._kv)
+            if len(wanted):
+                rows.append(self._decoder.logits(x[wanted]))
+        return torch.cat(rows)
+
+    def logits(self) -> npt.NDArray[np.float32]:
+        return np.asarray(self._rows.cpu().numpy())
+
+    def sample(self, draws: Sequence[Draw]) -> list[Sample]:
+        if self._placement.samples_on_device and all(is_plain(draw) for draw in draws):
+            return self._sample_on_device(draws)
+        rows = self._rows[torch.tensor([draw.row for draw in draws])].cpu().numpy()
+        return [sample_row(row, draw) for row, draw in zip(rows, draws, strict=True)]
+
+    def _sample_on_device(self, draws: Sequence[Draw]) -> list[Sample]:
+        device, params = self._placement.device, [draw.params for draw in draws]
+        rows = self._rows[torch.tensor([draw.row for draw in draws], device=device)]
+        positions = torch.tensor([draw.position for draw in draws], device=device)
+        tensors = DrawTensors.empty(len(draws), device)
+        tensors.fill(params)
+        chosen = choose(rows, tensors, positions, kind_of(params))
+        token_ids, peaks = self._placement.to_host(chosen, rows.amax(dim=-1)).wait()
+        return samples_of(token_ids, peaks, [draw.position for draw in draws])
+
+    def copy_block(self, source: int, target: int) -> None:
+        self._kv[:, :, target] = self._kv[:, :, source]
+
+    def read_blocks(self, blocks: Sequence[int]) -> Blocks:
+        held = self._kv[:, :, list(blocks)].movedim(2, 0).contiguous().cpu()
+        return np.asarray(held.view(torch.uint8).numpy()).reshape(len(blocks), self.pool.block_bytes)
+
+    def write_blocks(self, blocks: Sequence[int], rows: Blocks) -> None:
+        held = torch.from_numpy(np.array(rows).reshape(-1)).view(self._dtype)
+        shape = (len(blocks), self.spec.n_layers, 2, *self._kv.shape[3:])
+        self._kv[:, :, list(blocks)] = held.view(shape).movedim(0, 2).to(self._placement.device)
+
+    def close(self) -> None:
+        """Frees the device's memory, when the last session is gone too."""
+        self._rows = torch.empty(0, self.spec.vocab_size)
+        for name in ("_decoder", "_decode", "_kv"):
+            self.__dict__.pop(name, None)
+
+
+def block_bytes(spec: ModelSpec, dtype: torch.dtype) -> int:
+    """One block of the cache, over all layers."""
+    return spec.kv_values_per_token * BLOCK_SIZE * int(dtype.itemsize)
+
+
+def samples_of(token_ids: Tensor, peaks: Tensor, positions: Sequence[int]) -> list[Sample]:
+    """Tokens that have come to the host; raises NumericError where a row's largest logit is no finite number."""
+    for peak, position in zip(peaks.numpy(), positions, strict=True):
+        if not math.isfinite(peak):
+            require_finite_peak(np.array([peak], np.float32), position)
+    return [Sample(int(token_id), None) for token_id in token_ids.tolist()]
+
+
+def _new_cache(spec: ModelSpec, n_blocks: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """(layers, 2, blocks, BLOCK_SIZE, kv heads, head_dim), with one block after those of the pool.
+
+    Zeros: what attention must not see counts nothing only if it is a number.
+    """
+    shape = (spec.n_layers, 2, n_blocks + 1, BLOCK_SIZE, spec.n_kv_heads, spec.head_dim)
+    return torch.zeros(shape, dtype=dtype, device=device)

@@ -1,0 +1,101 @@
+"""What differs between devices, decided in one place: everything above reads these choices and no device's name.
+
+cuda     kernels where Triton is, the decode step as one graph, pinned host memory
+metal    plain ops; tokens are chosen on the host, for the device has no float64
+cpu      plain ops, eager: for tests
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from influence.engines.torch.ops import PLAIN, Ops
+from torch import Tensor
+
+Run = Callable[[], None]
+
+
+def run_eagerly(step: Run) -> Run:
+    """The stand-in for a graph where there is none: the step itself, over the same buffers."""
+    return step
+
+
+def captured(step: Run) -> Run:
+    """The step as a CUDA graph: one launch, whatever it is made of. Runs it three times to begin with."""
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):  # what allocates or compiles on first use must not be captured
+        for _ in range(2):
+            step()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        step()
+    replay: Run = graph.replay
+    return replay
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """Host memory that a copy is on its way to."""
+
+    tensors: tuple[Tensor, ...]
+    event: Any = None  # None: it is there
+
+    def wait(self) -> tuple[Tensor, ...]:
+        if self.event is not None:
+            self.event.synchronize()
+        return self.tensors
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """A device and how to use it."""
+
+    name: str  # for people: "cuda:0 (NVIDIA H100), triton kernels"
+    device: torch.device
+    ops: Ops = PLAIN
+    graph: Callable[[Run], Run] = run_eagerly
+    pins_memory: bool = False  # host memory that copies to and from the device overlap with
+    samples_on_device: bool = True
+
+    def to_device(self, host: Tensor) -> Tensor:
+        if self.pins_memory:
+            return host.pin_memory().to(self.device, non_blocking=True)
+        return host.to(self.device)
+
+    def to_host(self, *tensors: Tensor) -> Arrival:
+        """Copies that go on while the device computes what comes after."""
+        if not self.pins_memory:
+            return Arrival(tuple(tensor.cpu() for tensor in tensors))
+        targets = tuple(torch.empty(t.shape, dtype=t.dtype, pin_memory=True) for t in tensors)
+        for target, tensor in zip(targets, tensors, strict=True):
+            target.copy_(tensor, non_blocking=True)
+        event = torch.cuda.Event()
+        event.record()
+        return Arrival(targets, event)
+
+
+def on_cpu() -> Placement:
+    return Placement("cpu", torch.device("cpu"))
+
+
+def on_metal(device: torch.device | None = None) -> Placement:
+    """`device` stands in for the GPU in tests."""
+    return Placement("metal", device or torch.device("mps"), samples_on_device=False)
+
+
+def on_cuda(index: int) -> Placement:
+    device = torch.device("cuda", index)
+    torch.cuda.set_device(device)
+    ops = cuda_ops()
+    name = f"cuda:{index} ({torch.cuda.get_device_name(index)}), {ops.name} kernels"
+    return Placement(name, device, ops, captured, pins_memory=True)
+
+
+def cuda_ops() -> Ops:
+    """Triton's kernels where Triton is installed; it comes with torch on Linux, but not everywhere."""
+    return PLAIN
