@@ -6,8 +6,8 @@ import gc
 import json
 import os
 import resource
+import signal
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -102,12 +102,41 @@ def load(tmp_path: Path) -> Iterator[Any]:
 @pytest.mark.parametrize("name", TOO_MUCH)
 def test_a_template_that_wants_too_much_ends_soon(name: str, load: Any) -> None:
     template = load(TOO_MUCH[name], limit_s=0.3)
-    template.warm_up()
-    started = time.monotonic()
+    before_s = processor_s_of_children()
     with pytest.raises(TokenizerError, match=r"chat_template\.jinja: the chat template") as caught:
         template.render([USER])
-    assert time.monotonic() - started < 4.0  # 2 s is the promise; the rest is for a busy machine
+    template.close()
+    assert processor_s_of_children() - before_s < 2.0  # its start is in it
     assert "--raw" in caught.value.hint
+
+
+def processor_s_of_children() -> float:
+    """Of those that have ended."""
+    return sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])
+
+
+def test_a_machine_with_other_work_is_no_reason_to_refuse(load: Any) -> None:
+    """What is limited is the template's own time, not how long it had to wait for a core."""
+    template = load("{{ messages[0].content }}", limit_s=0.5)
+    assert template.render([USER]) == "hi"
+    worker = template._process._running().pid
+    os.kill(worker, signal.SIGSTOP)
+    rendered: list[str] = []
+    thread = threading.Thread(target=lambda: rendered.append(template.render([USER])))
+    thread.start()
+    thread.join(0.6)
+    os.kill(worker, signal.SIGCONT)
+    thread.join()
+    assert rendered == ["hi"]
+
+
+def test_a_process_that_does_nothing_is_given_up_at_last(load: Any) -> None:
+    template = load("{{ messages[0].content }}", limit_s=0.1)
+    template.render([USER])
+    os.kill(template._process._running().pid, signal.SIGSTOP)
+    with pytest.raises(TokenizerError, match="takes more than"):
+        template.render([USER])
+    assert template.render([USER]) == "hi"
 
 
 @pytest.fixture(scope="module")

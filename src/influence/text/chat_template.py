@@ -68,7 +68,7 @@ class ChatTemplate:
     ) -> ChatTemplate | None:
         """The folder's templates, None if it has none.
 
-        `limit_s` is the time of one rendering, `max_characters` what it may
+        `limit_s` is the processor time of one rendering, `max_characters` what it may
         write beyond its input's size. Raises TokenizerError for files that
         can't be understood; a template's own errors show when it is rendered.
         """

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import os
 import selectors
+import signal
 import subprocess
 import sys
 import threading
@@ -24,6 +25,8 @@ from pathlib import Path
 from typing import Any
 
 _START_S = 20.0  # usually 0.1; nothing of the template runs before
+# The worker limits its own processor time. This is for one that gets no processor, or stands still.
+_MAX_WAIT_FACTOR = 10
 _LINE_OVERHEAD_BYTES = 1 << 16
 _BYTES_PER_CHARACTER = 12  # the longest that JSON writes one: two \uXXXX
 
@@ -53,9 +56,16 @@ class TemplateProcess:
     def render(
         self, template: str, variables: Mapping[str, Any], *, max_characters: int, limit_s: float
     ) -> dict[str, Any]:
-        """The worker's reply (see template_worker.py). Raises RenderingFailed; TypeError and ValueError
-        for variables that are not JSON."""
-        request = {"template": template, "variables": variables, "max_characters": max_characters}
+        """The worker's reply (see template_worker.py), which may take it `limit_s` of processor time.
+
+        Raises RenderingFailed; TypeError and ValueError for variables that are not JSON.
+        """
+        request = {
+            "template": template,
+            "variables": variables,
+            "max_characters": max_characters,
+            "limit_s": limit_s,
+        }
         line = json.dumps(request, default=_plain).encode() + b"\n"
         with self._lock:
             try:
@@ -76,7 +86,7 @@ class TemplateProcess:
             _read_line(process, max_bytes, _START_S)
             self._is_ready = True
         _write(process, line)
-        reply: dict[str, Any] = json.loads(_read_line(process, max_bytes, limit_s))
+        reply: dict[str, Any] = json.loads(_read_line(process, max_bytes, limit_s * _MAX_WAIT_FACTOR))
         return reply
 
     def _running(self) -> subprocess.Popen[bytes]:
@@ -144,7 +154,7 @@ def _read_line(process: subprocess.Popen[bytes], max_bytes: int, limit_s: float)
                 raise RenderingFailed("time")
             chunk = os.read(descriptor, 1 << 16)
             if not chunk:
-                raise RenderingFailed("crash")
+                raise RenderingFailed("time" if process.wait() == -signal.SIGPROF else "crash")
             line += chunk
             if len(line) > max_bytes:
                 raise RenderingFailed("size")

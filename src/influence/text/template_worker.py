@@ -3,18 +3,21 @@
 A chat template is code from the Hub. Jinja's sandbox keeps it from Python's
 internals, but bounds neither time nor memory, and Python can't interrupt
 `'a' * 10**10`. A process can be killed; this one also can't open a file, write
-one, or grow beyond its limit, should a template ever leave the sandbox.
+one, or grow beyond its limit, should a template ever leave the sandbox. Its time
+is that of the processor, so that a machine with other work refuses nothing.
 
 Run by template_process.py as `python -I -S template_worker.py PATH...`, where
 the paths lead to jinja2. It imports nothing else of influence. One JSON object
 a line:
 
-    -> {"template", "variables", "max_characters"}
+    -> {"template", "variables", "max_characters", "limit_s"}
     <- {"ready": true}                         once, at the start
     <- {"text"}  or  {"failure", "message"}    for each request
 
-The text may have `max_characters` more than the request line. `failure` is "refused" (the template called raise_exception), "broken" (any
-other error in it), "memory" or "size".
+The text may have `max_characters` more than the request line. `failure` is
+"refused" (the template called raise_exception), "broken" (any other error in
+it), "memory" or "size". A request that takes more than `limit_s` of processor
+time gets no reply: SIGPROF ends the process.
 
 The environment is the one of transformers/utils/chat_template_utils.py.
 """
@@ -23,6 +26,7 @@ from __future__ import annotations
 
 import json
 import resource
+import signal
 import sys
 from contextlib import suppress
 from datetime import datetime
@@ -33,7 +37,6 @@ if TYPE_CHECKING:
     from jinja2 import Template
 
 _MEMORY_BYTES = 384 << 20  # address space; the interpreter with jinja2 takes about 40 MiB of it
-_CPU_S = 10  # for one request, should the parent die and kill nobody
 _MESSAGE_CHARACTERS = 2000
 
 
@@ -57,10 +60,10 @@ def main() -> None:
 def _answer(line: bytes) -> dict[str, Any]:
     from jinja2 import TemplateError, TemplateSyntaxError
 
-    _limit(resource.RLIMIT_CPU, int(sum(resource.getrusage(resource.RUSAGE_SELF)[:2])) + _CPU_S)
     try:
         request = json.loads(line)
         max_characters = request["max_characters"] + len(line)
+        signal.setitimer(signal.ITIMER_PROF, request["limit_s"])
         return {"text": _render(request["template"], request["variables"], max_characters)}
     except MemoryError:
         return {"failure": "memory", "message": ""}
@@ -72,6 +75,8 @@ def _answer(line: bytes) -> dict[str, Any]:
         return _failure("refused" if type(error) is TemplateError else "broken", str(error))
     except Exception as error:
         return _failure("broken", f"{type(error).__name__}: {error}")
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
 
 
 def _failure(kind: str, message: str) -> dict[str, Any]:
@@ -194,9 +199,7 @@ def _limit_resources() -> None:
 def _limit(which: int, value: int) -> None:
     _, hard = resource.getrlimit(which)
     soft = value if hard == resource.RLIM_INFINITY else min(value, hard)
-    with suppress(
-        ValueError, OSError
-    ):  # macOS knows some limits only by name; the parent's clock still holds
+    with suppress(ValueError, OSError):  # macOS knows some limits only by name; the clocks still hold
         resource.setrlimit(which, (soft, hard))
 
 
