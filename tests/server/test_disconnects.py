@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
+from itertools import cycle
 from types import SimpleNamespace
 
 import pytest
@@ -21,8 +22,9 @@ from support.gated_engine import GatedEngine
 from support.servers import is_free, listening, served_demo, until
 from support.wire import connect, exchange, post, read_response, read_to_end, reset
 
-N = int(os.environ.get("INFLUENCE_DISCONNECTS", "500"))
-AT_ONCE = 20
+N = int(os.environ.get("INFLUENCE_DISCONNECTS", "40"))  # of each kind, in each way
+N_PLACES = 8
+N_QUEUED = 20
 LONG = {"prompt": "Tell me a story.", "max_tokens": 900, "ignore_eos": True}
 PROMPT_IDS = {"prompt": [7] * 900, "max_tokens": 1}
 
@@ -32,6 +34,7 @@ class Bench:
 
     def __init__(self, service: Service, engine: GatedEngine, port: int) -> None:
         self.service, self.engine, self.port = service, engine, port
+        self.new_ids = cycle(range(10, 1000))  # first tokens of prompts that nobody has computed
 
     def send(self, path: str, body: object) -> socket.socket:
         sock = connect(self.port)
@@ -40,6 +43,9 @@ class Bench:
 
     def n_unfinished(self) -> int:
         return self.service.generator.facts().n_unfinished
+
+    def n_generated(self) -> int:
+        return self.service.generator.facts().loop.n_generated_tokens
 
     def answers(self) -> bool:
         request = post("/v1/generate", {"prompt": "Once", "max_tokens": 2})
@@ -54,45 +60,72 @@ def bench() -> Iterator[Bench]:
         engines.append(GatedEngine(engine))  # type: ignore[arg-type]
         return engines[0]
 
-    with served_demo(wrap=wrap, max_running=8) as service, listening(service) as port:  # type: ignore[arg-type]
+    with served_demo(wrap=wrap, max_running=N_PLACES) as service, listening(service) as port:  # type: ignore[arg-type]
         yield Bench(service, engines[0], port)
 
 
-def leave_streaming(bench: Bench) -> socket.socket:
-    sock = bench.send("/v1/generate_stream", LONG)
-    assert sock.recv(1)
-    return sock
+def streaming(bench: Bench) -> list[socket.socket]:
+    """Clients whose reply has begun."""
+    socks = [bench.send("/v1/generate_stream", LONG) for _ in range(N_PLACES)]
+    assert all(sock.recv(1) for sock in socks)
+    return socks
 
 
-def leave_waiting(bench: Bench) -> socket.socket:
-    return bench.send("/v1/generate", LONG)
+def waiting(bench: Bench) -> list[socket.socket]:
+    """Clients whose reply is being written, and comes as a whole."""
+    n_before = bench.n_generated()
+    socks = [bench.send("/v1/generate", LONG) for _ in range(N_PLACES)]
+    until(lambda: bench.n_unfinished() == N_PLACES and bench.n_generated() > n_before)
+    return socks
 
 
-def leave_prefill(bench: Bench) -> socket.socket:
-    return bench.send("/v1/generate", PROMPT_IDS)
+def in_prefill(bench: Bench) -> list[socket.socket]:
+    """Clients whose prompts, each another, are in the engine right now."""
+    bench.engine.shut()
+    prompts = [
+        {**PROMPT_IDS, "prompt": [next(bench.new_ids), *PROMPT_IDS["prompt"]]} for _ in range(N_PLACES)
+    ]
+    socks = [bench.send("/v1/generate", prompt) for prompt in prompts]
+    until(lambda: bench.n_unfinished() == N_PLACES)
+    assert bench.engine.arrived.wait(20)
+    return socks
+
+
+def queued(bench: Bench) -> list[socket.socket]:
+    """Clients behind as many as there are places, who leave with them."""
+    running = waiting(bench)
+    bench.engine.shut()
+    assert bench.engine.arrived.wait(20)
+    socks = [bench.send("/v1/generate", PROMPT_IDS) for _ in range(N_QUEUED)]
+    until(lambda: bench.n_unfinished() == N_PLACES + N_QUEUED)
+    return [*socks, *running]
 
 
 @pytest.mark.parametrize("go", [socket.socket.close, reset], ids=["FIN", "RST"])
-@pytest.mark.parametrize("begin", [leave_streaming, leave_waiting, leave_prefill])
+@pytest.mark.parametrize("begin", [streaming, waiting, in_prefill, queued])
 def test_whoever_leaves_frees_what_he_held(
-    bench: Bench, begin: Callable[[Bench], socket.socket], go: Callable[[socket.socket], None]
+    bench: Bench, begin: Callable[[Bench], list[socket.socket]], go: Callable[[socket.socket], None]
 ) -> None:
-    n_each = max(1, N // 6 // AT_ONCE)
-    for _ in range(n_each):
-        for sock in [begin(bench) for _ in range(AT_ONCE)]:
+    n_left = 0
+    while n_left < N:
+        socks = begin(bench)
+        for sock in socks:
             go(sock)
-    until(lambda: is_free(bench.service))
+        until(lambda: all(run.is_cancelled for run in bench.service.runs))
+        bench.engine.gate.set()
+        until(lambda: is_free(bench.service))
+        n_left += N_QUEUED if begin is queued else N_PLACES
     assert bench.answers()
 
 
 def test_a_queued_request_whose_client_left_is_never_computed(bench: Bench) -> None:
     bench.engine.shut()
-    running = [bench.send("/v1/generate", {**LONG, "max_tokens": 4}) for _ in range(8)]
+    running = [bench.send("/v1/generate", {**LONG, "max_tokens": 4}) for _ in range(N_PLACES)]
     assert bench.engine.arrived.wait(20)
-    until(lambda: bench.n_unfinished() == 8)
-    queued = [bench.send("/v1/generate", PROMPT_IDS) for _ in range(10)]
-    until(lambda: bench.n_unfinished() == 18)
-    for sock in queued:
+    until(lambda: bench.n_unfinished() == N_PLACES)
+    behind = [bench.send("/v1/generate", PROMPT_IDS) for _ in range(10)]
+    until(lambda: bench.n_unfinished() == N_PLACES + 10)
+    for sock in behind:
         sock.close()
     until(lambda: sum(run.is_cancelled for run in bench.service.runs) == 10)
     n_before = bench.engine.n_tokens
@@ -105,7 +138,8 @@ def test_a_queued_request_whose_client_left_is_never_computed(bench: Bench) -> N
 
 
 def test_a_client_that_leaves_stops_its_request_within_a_step(bench: Bench) -> None:
-    sock = leave_streaming(bench)
+    sock = bench.send("/v1/generate_stream", LONG)
+    assert sock.recv(1)
     bench.engine.shut()
     assert bench.engine.arrived.wait(20)
     sock.close()
