@@ -8,7 +8,7 @@ id.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from influence.errors import (
     ContextFull,
@@ -30,6 +30,17 @@ _KINDS: dict[int, Kind] = {
     413: "too_large",
     503: "busy",
     500: "server",
+}
+
+
+# The words of OpenAI's protocol and of our own.
+_TYPES: dict[Kind, str] = {
+    "invalid_request": "invalid_request_error",
+    "authentication": "authentication_error",
+    "permission": "permission_error",
+    "not_found": "not_found_error",
+    "too_large": "invalid_request_error",
+    "server": "server_error",
 }
 
 
@@ -67,6 +78,16 @@ def ending(retry_after_s: float = 30.0) -> ApiError:
     """What a request gets that comes, or still runs, when the server ends."""
     message = "the server is shutting down: try again later"
     return ApiError(503, "busy", message, code="shutting_down", retry_after_s=retry_after_s)
+
+
+def error_fields(error: ApiError, *, busy: str) -> dict[str, Any]:
+    """{message, type, param, code}; `busy` is the type of an error that says to come back later."""
+    return {
+        "message": error.message,
+        "type": _TYPES.get(error.kind, busy),
+        "param": error.param,
+        "code": error.code,
+    }
 
 
 def api_error(error: BaseException) -> ApiError:

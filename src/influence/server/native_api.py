@@ -18,23 +18,13 @@ from starlette.routing import Route
 
 from influence.generation.events import Completion, Finished, Statistics, TextDelta
 from influence.generation.structured import ConstraintSpec
-from influence.server.errors import ApiError, Kind, invalid
+from influence.server.errors import ApiError, error_fields, invalid
 from influence.server.guard import cache_salt
 from influence.server.requests import read_body
 from influence.server.runs import Run
 from influence.server.service import CompletionRequest, Service
 from influence.server.streaming import SSE, collected, sse, streamed
 from influence.server.structure import combined_constraint
-
-ERROR_TYPES: dict[Kind, str] = {
-    "invalid_request": "invalid_request_error",
-    "authentication": "authentication_error",
-    "permission": "permission_error",
-    "not_found": "not_found_error",
-    "too_large": "invalid_request_error",
-    "busy": "server_busy",
-    "server": "server_error",
-}
 
 
 class GenerateRequest(Struct, kw_only=True):
@@ -107,15 +97,7 @@ def routes(service: Service) -> list[Route]:
 
 def error_body(error: ApiError, request_id: str) -> dict[str, Any]:
     """{"error": {message, type, param, code, request_id}}."""
-    return {
-        "error": {
-            "message": error.message,
-            "type": ERROR_TYPES[error.kind],
-            "param": error.param,
-            "code": error.code,
-            "request_id": request_id,
-        }
-    }
+    return {"error": {**error_fields(error, busy="server_busy"), "request_id": request_id}}
 
 
 class _Native:

@@ -17,7 +17,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from influence.server.batch import submit_all
-from influence.server.errors import ApiError, Kind, refused
+from influence.server.errors import ApiError, error_fields, refused
 from influence.server.guard import cache_salt
 from influence.server.openai_chat import ChatRequest, plan_chat
 from influence.server.openai_completions import TextRequest, plan_text
@@ -29,15 +29,6 @@ from influence.server.service import Service
 from influence.server.streaming import SSE, collected, sse, streamed
 
 BODIES: Mapping[str, type] = {"/v1/chat/completions": ChatRequest, "/v1/completions": TextRequest}
-ERROR_TYPES: dict[Kind, str] = {
-    "invalid_request": "invalid_request_error",
-    "authentication": "authentication_error",
-    "permission": "permission_error",
-    "not_found": "not_found_error",
-    "too_large": "invalid_request_error",
-    "busy": "rate_limit_error",
-    "server": "server_error",
-}
 
 
 def routes(service: Service) -> list[Route]:
@@ -55,14 +46,7 @@ def routes(service: Service) -> list[Route]:
 
 def error_body(error: ApiError, request_id: str) -> dict[str, Any]:
     """{"error": {message, type, param, code}}."""
-    return {
-        "error": {
-            "message": error.message,
-            "type": ERROR_TYPES[error.kind],
-            "param": error.param,
-            "code": error.code,
-        }
-    }
+    return {"error": error_fields(error, busy="rate_limit_error")}
 
 
 def error_frame(error: ApiError) -> bytes:

@@ -86,6 +86,7 @@ def test_an_edit_branches_off_and_the_old_branch_stays(page: ChatPage, chat: Scr
 def test_an_edit_that_is_given_up_changes_nothing(page: ChatPage, chat: ScriptedChat) -> None:
     page.ask("Cats?")
     page.action(".message.user", "Edit message")
+    assert not page.find(".message.user footer").is_displayed()
     page.press("xxx")
     page.press(Keys.ESCAPE)
     assert page.said() == ["Cats?"]
@@ -216,6 +217,8 @@ def test_an_error_is_told_in_words_and_tried_again(page: ChatPage, chat: Scripte
     page.ask("Hello")
     assert page.text(f"{LAST} .problem strong") == title
     assert detail in page.text(f"{LAST} .problem")
+    beside = [button.get_attribute("aria-label") for button in page.all(f"{LAST} .actions button")]
+    assert beside == (["Copy message"] if page.replies()[-1] else [])
     page.click(f"{LAST} .problem button")
     page.until(lambda: page.replies() == ["Certainly."])
     assert chat.requests[-1]["messages"] == [{"role": "user", "content": "Hello"}]

@@ -163,11 +163,14 @@ export class MessageView {
     if (message.status === "running") {
       return null;
     }
-    const buttons = [iconButton("Copy message", "copy", () => actions.copy(message))];
+    const buttons = [];
+    if (message.text !== "") {
+      buttons.push(iconButton("Copy message", "copy", () => actions.copy(message)));
+    }
     if (message.role === "user" && !isBusy) {
       buttons.push(iconButton("Edit message", "pencil", () => this.startEditing()));
     }
-    if (message.role === "assistant" && !isBusy) {
+    if (message.role === "assistant" && message.status !== "failed" && !isBusy) {
       buttons.push(iconButton("Try again", "retry", () => actions.retry(message)));
     }
     if (message.isContinuation && isLast && !isBusy) {
