@@ -248,7 +248,7 @@ def test_another_model_is_not_found_in_the_words_that_clients_look_for(client: T
         ("/api/generate", {"prompt": "a", "images": ["aGk="]}, "image"),
         ("/api/generate", {"prompt": "a", "template": "{{ .Prompt }}"}, "template"),
         ("/api/generate", {"prompt": "a", "suffix": "b"}, "insert"),
-        ("/api/generate", {"prompt": "a", "context": [10**9]}, "prompt token id"),
+        ("/api/generate", {"prompt": "a", "context": [10**9]}, "prompt"),
         ("/api/generate", {"prompt": "a", "format": "xml"}, "format"),
         ("/api/generate", {"prompt": "a", "options": {"temperature": -1}}, "temperature"),
         ("/api/generate", {"prompt": "a", "options": {"temperature": "hot"}}, "options.temperature"),

@@ -265,7 +265,7 @@ REFUSED: list[tuple[dict[str, Any], str | None]] = [
     ({"min_p": -0.1}, "min_p"),
     ({"repetition_penalty": 0}, "repeat_penalty"),
     ({"logit_bias": {"abc": 1}}, "logit_bias"),
-    ({"logit_bias": {"999999": 1}}, None),
+    ({"logit_bias": {"999999": 1}}, "logit_bias"),
     ({"logit_bias": {"1": 101}}, "logit_bias"),
     ({"stop": ["a"] * 100}, "stop"),
     ({"stop": ""}, "stop"),

@@ -70,9 +70,9 @@ MISFITS = [
     ({"prompt": "a", "stop": ["x"] * 10_000}, "stop"),
     ({"prompt": "a", "stop": "x" * 1_000_000}, "stop"),
     ({"prompt": "a", "presence_penalty": 1e9}, "presence_penalty"),
-    ({"prompt": [-1]}, "prompt token id"),
-    ({"prompt": [10**9]}, "prompt token id"),
-    ({"prompt": [2**70]}, "prompt token id"),
+    ({"prompt": [-1]}, "prompt"),
+    ({"prompt": [10**9]}, "prompt"),
+    ({"prompt": [2**70]}, "prompt"),
 ]
 
 

@@ -174,13 +174,11 @@ class Generator:
         vocab_size = self._engine.spec.vocab_size
         if len(prompt_ids) == 0:
             raise InvalidParameter("prompt", "", "at least one token: this model has none to begin with")
-        for what, ids in (
-            ("prompt token id", prompt_ids),
-            ("logit_bias token id", params.sampling.logit_bias),
-        ):
+        for name, ids in (("prompt", prompt_ids), ("logit_bias", params.sampling.logit_bias)):
             foreign = next((i for i in ids if not 0 <= i < vocab_size), None)
             if foreign is not None:
-                raise InvalidParameter(what, foreign, f"from 0 to {vocab_size - 1}, the model's vocabulary")
+                expected = f"of token ids from 0 to {vocab_size - 1}, the model's vocabulary"
+                raise InvalidParameter(name, foreign, expected)
 
     def _new_sequence(
         self, prompt_ids: Sequence[int], params: GenerationParams, limit: int, on_event: OnEvent | None
