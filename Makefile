@@ -14,6 +14,9 @@ demo: $(VENV)/installed  ## build, install, and let the shipped model tell a sto
 test: $(VENV)/tests  ## run every test that this machine can run
 	$(BIN)/python -m pytest
 
+test-gpu: $(VENV)/tests  ## run the goldens and laws on the GPU of this machine (`make parity` brings torch)
+	INFLUENCE_TEST_GPU=1 $(BIN)/python -m pytest tests/engines
+
 parity: $(VENV)/tests  ## install torch and transformers, so that `make test` compares with them too
 	$(BIN)/pip install -q --group parity
 
@@ -55,5 +58,5 @@ $(VENV)-asan/installed: $(CORE)
 	test -x $(VENV)-asan/bin/python || ($(PYTHON) -m venv $(VENV)-asan && $(VENV)-asan/bin/pip install -q -U pip)
 	$(VENV)-asan/bin/pip install -q -e . --group test -C cmake.define.INFLUENCE_SANITIZE=ON -C build-dir=build/asan && touch $@
 
-.PHONY: help demo test parity clients check fix docs bench asan
+.PHONY: help demo test test-gpu parity clients check fix docs bench asan
 .DEFAULT_GOAL := help

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from influence.cli import output
-from influence.engines import machine, select
+from influence.engines import gpus, machine, select
 from influence.errors import NumericError
 from support.cli import MODEL, Outcome
 
@@ -149,7 +149,7 @@ def test_a_device_that_is_not_there_is_refused_with_the_reason(influence: Run, d
 
 
 def test_a_gpu_that_auto_leaves_idle_is_mentioned(influence: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(select, "cuda_trace", lambda: "/dev/nvidia0")
+    monkeypatch.setattr(gpus, "cuda_trace", lambda: "/dev/nvidia0")
     assert "note: running on the cpu" in influence(*ONCE, "--max-tokens", "1").stderr
     assert influence(*ONCE, "--max-tokens", "1", "--device", "cpu").stderr == ""
     assert "a GPU is here (/dev/nvidia0), but" in influence(*ONCE, "--device", "cuda").stderr

@@ -11,7 +11,7 @@ import pytest
 
 from influence import demo
 from influence.cli.commands import plan
-from influence.engines import bandwidth, machine, select
+from influence.engines import bandwidth, gpus, machine, select
 from influence.errors import InvalidParameter
 from influence.models.config import Config
 from influence.models.model import open_model
@@ -27,8 +27,8 @@ def known_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of every run that does not say otherwise."""
     monkeypatch.setattr(bandwidth, "measure_bandwidth", lambda: 10e9)
     monkeypatch.setattr(machine, "available_memory", lambda: PLENTY)
-    monkeypatch.setattr(select, "cuda_trace", lambda: "")
-    monkeypatch.setattr(select, "metal_trace", lambda: "")
+    monkeypatch.setattr(gpus, "cuda_trace", lambda: "")
+    monkeypatch.setattr(gpus, "metal_trace", lambda: "")
 
 
 def planned(influence: Run, *args: str) -> dict[str, Any]:
@@ -128,8 +128,11 @@ def test_a_plan_reads_as_text_too(influence: Run) -> None:
 
 def test_a_gpu_that_is_not_planned_for_is_named(influence: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     assert influence("plan", MODEL).stderr == ""
-    monkeypatch.setattr(select, "cuda_trace", lambda: "/dev/nvidia0")
-    assert "note: planned for the cpu: a GPU is here (/dev/nvidia0)" in influence("plan", MODEL).stderr
+    monkeypatch.setattr(gpus, "cuda_trace", lambda: "/dev/nvidia0")
+    assert (
+        "note: planned for the cpu and its memory: a GPU is here too (/dev/nvidia0)"
+        in influence("plan", MODEL).stderr
+    )
 
 
 def test_a_refused_model_is_refused_with_the_reason(influence: Run, model_copy: Path) -> None:

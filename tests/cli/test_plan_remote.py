@@ -16,7 +16,7 @@ import pytest
 
 from influence import demo
 from influence.cli import remote_model
-from influence.engines import bandwidth, machine, select
+from influence.engines import bandwidth, gpus, machine
 from support.cases import BY_NAME
 from support.cli import Outcome, command, environment
 from support.fake_clock import FakeClock
@@ -45,8 +45,8 @@ SMALL = BY_NAME[next(name for name in BY_NAME if name.startswith("llama"))].conf
 def known_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(bandwidth, "measure_bandwidth", lambda: 10e9)
     monkeypatch.setattr(machine, "available_memory", lambda: PLENTY)
-    monkeypatch.setattr(select, "cuda_trace", lambda: "")
-    monkeypatch.setattr(select, "metal_trace", lambda: "")
+    monkeypatch.setattr(gpus, "cuda_trace", lambda: "")
+    monkeypatch.setattr(gpus, "metal_trace", lambda: "")
     monkeypatch.chdir(tmp_path)
 
 

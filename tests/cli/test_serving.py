@@ -12,7 +12,7 @@ import click
 import pytest
 
 from influence import demo
-from influence.cli.serving import size
+from influence.cli.options import size
 from support.cli import run
 from support.servers import ServeProcess
 from support.wire import exchange, post

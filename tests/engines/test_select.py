@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from influence.engines import machine, native, select
+from influence.engines import gpus, machine, native, select
 from influence.engines.estimate import activation_bytes
 from influence.errors import DeviceUnavailable, InvalidParameter, OutOfMemory
 from influence.models.model import Model, open_model
@@ -54,33 +55,72 @@ def test_a_value_out_of_range_is_named(model: Model, wrong: dict[str, Any]) -> N
     assert [caught.value.name] == list(wrong)
 
 
+@pytest.fixture
+def no_traces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpus, "cuda_trace", lambda: "")
+    monkeypatch.setattr(gpus, "metal_trace", lambda: "")
+
+
+@pytest.mark.usefixtures("no_traces")
 @pytest.mark.parametrize("device", ["cuda", "metal"])
-def test_a_gpu_is_refused_with_the_reason(
-    model: Model, device: select.Device, monkeypatch: pytest.MonkeyPatch
+def test_without_torch_a_gpu_is_refused_with_how_to_get_it(
+    model: Model, device: gpus.GpuName, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(select, f"{device}_trace", lambda: "")
-    with pytest.raises(DeviceUnavailable, match="no such GPU was found, and this installation has no engine"):
+    monkeypatch.setattr(gpus, "has_torch", lambda: False)
+    with pytest.raises(DeviceUnavailable, match="no such GPU was seen, and torch is not installed") as caught:
         select.load_engine(model, device)
-    monkeypatch.setattr(select, f"{device}_trace", lambda: "/dev/gpu7")
-    with pytest.raises(DeviceUnavailable, match=r"a GPU is here \(/dev/gpu7\), but this installation has no"):
+    assert "pip install 'influence[torch]'" in caught.value.hint
+    monkeypatch.setattr(gpus, f"{device}_trace", lambda: "/dev/gpu7")
+    with pytest.raises(DeviceUnavailable, match=r"a GPU is here \(/dev/gpu7\), but torch is not installed"):
         select.load_engine(model, device)
 
 
+@pytest.mark.usefixtures("no_traces")
 def test_every_device_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(select, "metal_trace", lambda: "")
-    monkeypatch.setattr(select, "cuda_trace", lambda: "/dev/nvidia0")
+    monkeypatch.setattr(gpus, "has_torch", lambda: False)
+    monkeypatch.setattr(gpus, "cuda_trace", lambda: "/dev/nvidia0")
     reports = {report.name: report for report in select.devices()}
     assert list(reports) == ["cpu", "metal", "cuda"]
     assert reports["cpu"].available and not reports["cpu"].reason
-    assert not reports["cuda"].available and "/dev/nvidia0" in reports["cuda"].reason
+    assert not reports["cuda"].available
+    for part in ("/dev/nvidia0", "torch is not installed", "pip install 'influence[torch]'"):
+        assert part in reports["cuda"].reason
+
+
+@pytest.mark.usefixtures("no_traces")
+def test_auto_takes_cuda_then_metal_then_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpus, "problem_of", lambda name, index=0: gpus.Problem())
+    assert select.device_for("auto") == "cpu"
+    monkeypatch.setattr(gpus, "metal_trace", lambda: "Apple silicon")
+    assert (select.device_for("auto"), select.why_cpu()) == ("metal", "")
+    monkeypatch.setattr(gpus, "cuda_trace", lambda: "/dev/nvidia0")
+    assert select.device_for("auto") == "cuda"
+    monkeypatch.setattr(gpus, "problem_of", lambda name, index=0: gpus.Problem("it is broken", "mend it"))
+    assert (select.device_for("auto"), select.why_cpu()) == ("cpu", "it is broken (mend it)")
+
+
+@pytest.mark.usefixtures("no_traces")
+def test_a_machine_without_a_gpu_is_never_asked_for_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpus, "problem_of", None)
+    assert select.device_for("auto") == "cpu"
+
+
+def test_running_a_model_on_the_cpu_loads_no_torch() -> None:
+    code = (
+        "import sys; from influence import demo; from influence.engines import select;"
+        "from influence.models.model import open_model;"
+        "select.load_engine(open_model(demo.folder()), 'cpu', context=64); select.gpu_trace();"
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_a_driver_s_traces_show_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(select.shutil, "which", lambda name: None)
-    monkeypatch.setattr(select, "_CUDA_TRACES", (str(tmp_path / "nvidia0"),))
-    assert select.cuda_trace() == ""
+    monkeypatch.setattr(gpus.shutil, "which", lambda name: None)
+    monkeypatch.setattr(gpus, "_CUDA_TRACES", (str(tmp_path / "nvidia0"),))
+    assert gpus.cuda_trace() == ""
     (tmp_path / "nvidia0").touch()
-    assert select.cuda_trace() == str(tmp_path / "nvidia0")
+    assert gpus.cuda_trace() == str(tmp_path / "nvidia0")
 
 
 def test_too_little_memory_is_refused_before_the_engine_is_made(
@@ -126,6 +166,12 @@ def test_a_server_s_kv_cache_is_what_its_sessions_need_within_a_share_of_the_mem
     monkeypatch.setattr(machine, "available_memory", lambda: beside // 2)
     assert select.shared_kv_bytes(model, 100, 128) == one
     assert select.shared_kv_bytes(model, 100) == select.session_kv_bytes(model, 1)
+
+
+def test_an_engine_for_many_sessions_has_a_cache_for_them(model: Model) -> None:
+    engine = select.load_engine(model, "cpu", context=128, n_sessions=3)
+    assert engine.kv_pool.n_blocks == 6
+    engine.close()
 
 
 def test_a_native_core_that_cannot_be_loaded_is_told(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:

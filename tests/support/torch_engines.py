@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -12,8 +14,8 @@ from influence.models.spec import ModelSpec
 
 WHY_NOT = "needs torch: pip install 'influence[torch]'"
 
-# On torch's CPU device: the plain path, and what Metal would choose.
-NAMES = ("torch-cpu", "torch-metal")
+# On torch's CPU device: the plain path, and what Metal would choose. `make test-gpu` adds the GPU.
+NAMES = ("torch-cpu", "torch-metal", *(("torch-gpu",) if os.environ.get("INFLUENCE_TEST_GPU") else ()))
 
 
 def make(name: str, spec: ModelSpec, weights: Weights) -> Engine:
@@ -22,8 +24,21 @@ def make(name: str, spec: ModelSpec, weights: Weights) -> Engine:
     from influence.engines.torch.engine import TorchEngine
 
     torch.set_num_threads(1)
-    where = placement.on_cpu() if name == "torch-cpu" else placement.on_metal(torch.device("cpu"))
-    return TorchEngine(spec, weights, where, n_blocks=16 * -(-spec.max_context // 64))
+    where = {
+        "torch-cpu": placement.on_cpu,
+        "torch-metal": lambda: placement.on_metal(torch.device("cpu")),
+        "torch-gpu": lambda: _gpu(torch, placement),
+    }[name]()
+    return TorchEngine(spec, weights, where, n_blocks=lambda: 16 * -(-spec.max_context // 64))
+
+
+def _gpu(torch: Any, placement: Any) -> Any:
+    if torch.cuda.is_available():
+        torch.backends.cuda.matmul.allow_tf32 = False
+        return placement.on_cuda(0)
+    if torch.backends.mps.is_available():
+        return placement.on_metal()
+    return pytest.fail("INFLUENCE_TEST_GPU is set, but torch finds no GPU")
 
 
 def makers() -> dict[str, Callable[[ModelSpec, Weights], Engine]]:

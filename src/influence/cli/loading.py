@@ -69,9 +69,11 @@ def notes(loaded: TextModel, options: EngineOptions) -> list[str]:
     """What the user should know before a generation, though nothing is wrong; usually nothing."""
     found = [output.visible(warning) for warning in loaded.tokenizer.warnings]
     found += [note for note in [unfinished_note(loaded.model.folder)] if note]
-    gpu = select.cuda_trace() or select.metal_trace()
-    if options.device == "auto" and gpu:
-        found.append(f"running on the cpu: a GPU is here ({gpu}), but this installation has no engine for it")
+    device = select.device_for(options.device, options.device_index)
+    if options.device == "auto":
+        found += _of_auto(device)
+    if device != "cpu":
+        return found
     weights = select.weights_size(loaded.model, options.weights)
     available = machine.available_memory()
     if weights > available:
@@ -82,6 +84,14 @@ def notes(loaded: TextModel, options: EngineOptions) -> list[str]:
     return found
 
 
+def _of_auto(taken: str) -> list[str]:
+    """What `auto` took, where there was a choice."""
+    if taken != "cpu":
+        return [f"running on {taken}; --device cpu runs it on the cpu"]
+    why = select.why_cpu()
+    return [f"running on the cpu: {why}"] if why else []
+
+
 @contextmanager
 def running(
     loaded: TextModel,
@@ -89,6 +99,7 @@ def running(
     context: int | None,
     *,
     kv_bytes: int | None = None,
+    n_sessions: int = 1,
     on_note: Callable[[str], None] = output.say,
     prompt_cache: PromptCache | None = None,
     **generator_options: Any,
@@ -106,6 +117,8 @@ def running(
         kernels=options.kernels,
         context=context,
         kv_bytes=kv_bytes,
+        n_sessions=n_sessions,
+        gpu_memory=options.gpu_memory,
         weights=options.weights,
         # The demo's folder belongs to the installation.
         packed_folder=None if options.no_cache or folder == demo.folder() else folder,

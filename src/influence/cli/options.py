@@ -9,12 +9,14 @@ def bench(model_path: str, engine: EngineOptions) -> None: ...
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from influence.cli import output
 from influence.cli.failure import BadUsage
 
 if TYPE_CHECKING:
@@ -33,12 +35,24 @@ def text(value: str) -> str:
     return value
 
 
+_UNITS = {"": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30}
+
+
+def size(value: str) -> int:
+    """An option's type: a number of bytes, as 4GB, 512MiB or 1000000."""
+    match = re.fullmatch(r"(\d{1,15}(?:\.\d{1,3})?) ?([a-zA-Z]{0,3})", value.strip(), re.ASCII)
+    if match is None or match[2].lower() not in _UNITS:
+        raise click.BadParameter(f"{output.visible(value)!r} is no size such as 4GB or 512MiB")
+    return int(float(match[1]) * _UNITS[match[2].lower()])
+
+
 @dataclass(frozen=True, slots=True)
 class EngineOptions:
     """Where and how to run the model, as the user asked."""
 
     device: Device
     device_index: int
+    gpu_memory: int | None  # bytes
     threads: int | None
     kernels: str | None
     context: int | None
@@ -106,6 +120,12 @@ _ENGINE_OPTIONS = (
         default=0,
         show_default=True,
         help="Which GPU, if there are several.",
+    ),
+    click.option(
+        "--gpu-memory",
+        metavar="SIZE",
+        type=size,
+        help="The most that a GPU gives to weights and KV cache, as 20GB.  [default: 90 % of what is free]",
     ),
     click.option(
         "--threads",

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
-
-import click
 
 from influence.cli import output
 from influence.cli.log_lines import LineHandler
@@ -24,16 +21,6 @@ if TYPE_CHECKING:
 
 # A step has 256 tokens, and running requests may not take all of them from prompts.
 MAX_CONCURRENT = 192
-
-_UNITS = {"": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30}
-
-
-def size(value: str) -> int:
-    """An option's type: a number of bytes, as 4GB, 512MiB or 1000000."""
-    match = re.fullmatch(r"(\d{1,15}(?:\.\d{1,3})?) ?([a-zA-Z]{0,3})", value.strip(), re.ASCII)
-    if match is None or match[2].lower() not in _UNITS:
-        raise click.BadParameter(f"{output.visible(value)!r} is no size such as 4GB or 512MiB")
-    return int(float(match[1]) * _UNITS[match[2].lower()])
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +51,6 @@ def serve(plan: Plan, settings: Settings, *, quiet: bool) -> None:
 def _service(plan: Plan, settings: Settings) -> Iterator[tuple[Service, str]]:
     """A service whose model answers, and its engine in words."""
     from influence.cli.loading import notes, open_text_model, running
-    from influence.engines.select import shared_kv_bytes
     from influence.server.service import Service
 
     with output.spinner(f"loading {plan.model}") as spinner:
@@ -72,14 +58,12 @@ def _service(plan: Plan, settings: Settings) -> Iterator[tuple[Service, str]]:
         for note in notes(loaded, plan.engine):
             spinner.say(f"note: {note}")
         context = plan.engine.context
-        kv_bytes = plan.kv_bytes
-        if kv_bytes is None:
-            kv_bytes = shared_kv_bytes(loaded.model, plan.max_concurrent, context)
         with running(
             loaded,
             plan.engine,
             context,
-            kv_bytes=kv_bytes,
+            kv_bytes=plan.kv_bytes,
+            n_sessions=plan.max_concurrent,
             prompt_cache=plan.prompt_cache,
             max_running=plan.max_concurrent,
             max_unfinished=plan.max_concurrent + settings.max_queue,

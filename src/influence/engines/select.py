@@ -1,25 +1,21 @@
 """Which engine runs a model on which device.
 
     cpu      native: our C++ core
-    metal    none in this installation
-    cuda     none in this installation
+    cuda     torch, if it is installed and finds a driver (`gpus.py` says why not)
+    metal    torch, likewise
 
-`auto` takes the best device that is there. A device that the user names is
+`auto` takes CUDA, then Metal, then the CPU. A device that the user names is
 used or refused with the reason, never replaced.
 """
 
 from __future__ import annotations
 
-import os
-import platform
-import shutil
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from influence.engines import machine
+from influence.engines import gpus, machine
 from influence.engines.base import Engine
 from influence.engines.estimate import activation_bytes
 from influence.errors import DeviceUnavailable, InvalidParameter, OutOfMemory
@@ -34,10 +30,6 @@ Device = Literal["auto", "cpu", "metal", "cuda"]
 # Of the memory beside the weights, what the sessions of a server may fill; the rest is the system's.
 _KV_SHARE = 0.6
 
-_NO_GPU_ENGINE = "this installation has no engine for GPUs"
-# What a driver leaves behind where there is a GPU that CUDA (or ROCm) can reach.
-_CUDA_TRACES = ("/dev/nvidia0", "/dev/nvidiactl", "/proc/driver/nvidia/version", "/dev/kfd", "/dev/dxg")
-
 
 @dataclass(frozen=True, slots=True)
 class DeviceReport:
@@ -51,7 +43,40 @@ class DeviceReport:
 
 def devices() -> list[DeviceReport]:
     """Every device that influence has a name for."""
-    return [_cpu(), _gpu("metal", metal_trace()), _gpu("cuda", cuda_trace())]
+    return [_cpu(), _gpu("metal"), _gpu("cuda")]
+
+
+def device_for(device: Device, device_index: int = 0) -> Literal["cpu", "metal", "cuda"]:
+    """What runs a model under that name: itself, or for `auto` the best that is there.
+
+    Looks for a GPU by its traces first, so that torch is loaded only where
+    there is one, or where it was asked for. Raises DeviceUnavailable, and
+    InvalidParameter for the index of a CPU.
+    """
+    if device in ("cuda", "metal"):
+        _require_gpu(device, device_index)
+        return device
+    if device == "auto":
+        for name in gpus.GPUS:
+            if gpus.trace_of(name) and not gpus.problem_of(name, device_index):
+                return name
+    _require_cpu(device_index)
+    return "cpu"
+
+
+def why_cpu() -> str:
+    """Why `auto` took the CPU though there are traces of a GPU; nothing where there are none."""
+    for name in gpus.GPUS:
+        problem = gpus.problem_of(name) if gpus.trace_of(name) else gpus.Problem()
+        if problem:
+            hint = f" ({problem.hint})" if problem.hint else ""
+            return f"{problem.reason}{hint}"
+    return ""
+
+
+def gpu_trace() -> str:
+    """What shows that a GPU is here, or nothing."""
+    return next((trace for trace in map(gpus.trace_of, gpus.GPUS) if trace), "")
 
 
 def load_engine(
@@ -63,6 +88,8 @@ def load_engine(
     kernels: str | None = None,
     context: int | None = None,
     kv_bytes: int | None = None,
+    n_sessions: int = 1,
+    gpu_memory: int | None = None,
     weights: WeightFormat = "stored",
     packed_folder: Path | None = None,
     on_note: Callable[[str], None] = lambda _: None,
@@ -70,23 +97,57 @@ def load_engine(
     """The model on a device, ready for sessions of `context` positions (None: the model's own limit).
 
     `kv_bytes` is the size of the KV cache, which all sessions share; without
-    it, it holds one session of `context`. Memory is taken as positions are
-    filled. `weights` other than "stored" are packed at load, and kept in
-    `packed_folder` if there is one; `on_note` is told if that fails.
+    it, it holds `n_sessions` of `context`, if more than one as far as memory
+    goes. `weights` other than "stored" are made at load; on the CPU they are
+    kept in `packed_folder` if there is one, and `on_note` is told if that
+    fails. `gpu_memory` bounds what a GPU gives, in bytes.
 
     Raises DeviceUnavailable, InvalidParameter (device_index, threads,
     kernels, context) and OutOfMemory, all before memory is taken.
     """
-    _require_device(device, device_index)
+    taken = device_for(device, device_index)
     n_positions = _checked_context(model.spec, context)
+    if taken != "cpu":
+        from influence.engines.torch import devices as torch_devices
+
+        return torch_devices.load(
+            model,
+            taken,
+            device_index,
+            context=context,
+            n_sessions=n_sessions,
+            kv_bytes=kv_bytes,
+            memory_bytes=gpu_memory,
+            form=weights,
+        )
+    if kv_bytes is None and n_sessions > 1:
+        kv_bytes = shared_kv_bytes(model, n_sessions, context)
+    kv_bytes = _checked_kv_bytes(model, context, n_positions, kv_bytes)
+    return _load_native(model, threads, kernels, kv_bytes, weights, packed_folder, on_note)
+
+
+def _checked_kv_bytes(model: Model, context: int | None, n_positions: int, kv_bytes: int | None) -> int:
+    """The size of the native engine's cache; raises OutOfMemory."""
+    if kv_bytes is None:
+        one_session = session_kv_bytes(model, n_positions)
+        _require_memory(f"a context of {n_positions} positions", one_session + activation_bytes(model.spec))
+        return one_session
+    _require_positions(model, context, kv_bytes)
+    _require_memory("a KV cache of that size", kv_bytes + activation_bytes(model.spec))
+    return kv_bytes
+
+
+def _load_native(
+    model: Model,
+    threads: int | None,
+    kernels: str | None,
+    kv_bytes: int,
+    weights: WeightFormat,
+    packed_folder: Path | None,
+    on_note: Callable[[str], None],
+) -> Engine:
     from influence.engines import native, packing
 
-    one_session = session_kv_bytes(model, n_positions)
-    if kv_bytes is None:
-        _require_memory(f"a context of {n_positions} positions", one_session + activation_bytes(model.spec))
-    else:
-        _require_positions(model, context, kv_bytes)
-        _require_memory("a KV cache of that size", kv_bytes + activation_bytes(model.spec))
     packed = None
     if weights != "stored":
         packed = packing.pack_weights(
@@ -104,7 +165,7 @@ def load_engine(
         model.weights,
         threads=threads,
         kernels=kernels,
-        kv_bytes=one_session if kv_bytes is None else kv_bytes,
+        kv_bytes=kv_bytes,
         mapped_files=model.checkpoint.mapped_ranges(),
         packed=packed,
     )
@@ -154,19 +215,6 @@ def cpu_kernels() -> tuple[str, ...]:
     return tuple(native.kernel_names())
 
 
-def cuda_trace() -> str:
-    """What shows that a GPU for CUDA is here (a path), or nothing. Asks no driver."""
-    for path in _CUDA_TRACES:
-        if os.path.exists(path):  # noqa: PTH110 - a device node, not a file to open
-            return path
-    return shutil.which("nvidia-smi") or ""
-
-
-def metal_trace() -> str:
-    """What shows that a GPU for Metal is here, or nothing."""
-    return "Apple silicon" if sys.platform == "darwin" and platform.machine() == "arm64" else ""
-
-
 def _cpu() -> DeviceReport:
     problem = _native_problem()
     if problem:
@@ -185,15 +233,24 @@ def _native_problem() -> str:
     return ""
 
 
-def _gpu(name: Literal["metal", "cuda"], trace: str) -> DeviceReport:
-    seen = f"a GPU is here ({trace}), but" if trace else "no such GPU was found, and"
-    return DeviceReport(name, False, f"{seen} {_NO_GPU_ENGINE}", "")
+def _gpu(name: gpus.GpuName) -> DeviceReport:
+    problem = gpus.problem_of(name)
+    if problem:
+        hint = f"; {problem.hint}" if problem.hint else ""
+        return DeviceReport(name, False, f"{problem.reason}{hint}", "")
+    from influence.engines.torch import devices as torch_devices
+
+    return DeviceReport(name, True, "", f"torch {torch_devices.describe(name, 0)}")
 
 
-def _require_device(device: Device, device_index: int) -> None:
-    if device in ("metal", "cuda"):
-        report = _gpu(device, metal_trace() if device == "metal" else cuda_trace())
-        raise DeviceUnavailable(device, report.reason)
+def _require_gpu(name: gpus.GpuName, device_index: int) -> None:
+    problem = gpus.problem_of(name, device_index)
+    if problem:
+        hint = f"{problem.hint}; or use --device cpu" if problem.hint else ""
+        raise DeviceUnavailable(name, problem.reason, hint=hint)
+
+
+def _require_cpu(device_index: int) -> None:
     if device_index != 0:
         raise InvalidParameter("device_index", device_index, "0, because the cpu is one device")
     problem = _native_problem()

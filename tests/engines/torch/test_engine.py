@@ -25,7 +25,7 @@ GREEDY = SamplingParams(temperature=0)
 
 
 def engine_of(weights: Weights, form: MatrixFormat = "stored", n_blocks: int = 40) -> TorchEngine:
-    return TorchEngine(SPEC, weights, placement.on_cpu(), n_blocks=n_blocks, form=form)
+    return TorchEngine(SPEC, weights, placement.on_cpu(), n_blocks=lambda: n_blocks, form=form)
 
 
 def prompt(n: int, seed: int = 0) -> list[int]:
@@ -96,7 +96,7 @@ def test_a_rope_that_depends_on_the_context_is_each_session_s_own() -> None:
     scaling = RopeScaling("dynamic", factor=4.0, original_max_context=32)
     spec = small_spec(ropes=(Rope(1e4, 8, scaling=scaling),))
     weights = random_weights(spec)
-    engine = TorchEngine(spec, weights, placement.on_cpu(), n_blocks=40)
+    engine = TorchEngine(spec, weights, placement.on_cpu(), n_blocks=lambda: 40)
     reference = ReferenceEngine(spec, weights)
     for one in (engine, reference):
         sessions = [one.new_session(context) for context in (100, 400)]
@@ -133,7 +133,7 @@ def test_metal_chooses_on_the_host_and_asks_for_nothing_of_cuda(monkeypatch: pyt
         monkeypatch.setattr(torch.cuda, name, None)
     metal = placement.on_metal(torch.device("cpu"))
     assert not metal.samples_on_device and not metal.pins_memory and metal.graph is placement.run_eagerly
-    engine = TorchEngine(SPEC, random_weights(SPEC), metal, n_blocks=10)
+    engine = TorchEngine(SPEC, random_weights(SPEC), metal, n_blocks=lambda: 10)
     monkeypatch.setattr("influence.engines.torch.engine.choose", None)
     session = engine.new_session(128)
     engine.forward([Step(session, prompt(20))])

@@ -97,11 +97,9 @@ def _say_notes(facts: dict[str, Any], hub: HubOptions) -> None:
     """That a GPU was not planned for; and how to get a model that is still elsewhere and that this machine can hold."""
     from influence.engines import select
 
-    gpu = select.cuda_trace() or select.metal_trace()
+    gpu = select.gpu_trace()
     if gpu:
-        output.say(
-            f"note: planned for the cpu: a GPU is here ({gpu}), but this installation has no engine for it"
-        )
+        output.say(f"note: planned for the cpu and its memory: a GPU is here too ({gpu})")
     if facts.get("files") and not facts["problem"] and facts["largest_context"] and facts["disk"]["fits"]:
         mirror = "" if hub.mirror == DEFAULT_MIRROR else f" -r {hub.mirror}"
         output.say(f"get it: influence download {facts['model']}{mirror}")

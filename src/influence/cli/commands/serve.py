@@ -95,7 +95,7 @@ if TYPE_CHECKING:
 @click.option(
     "--kv-memory",
     metavar="SIZE",
-    type=serving.size,
+    type=options.size,
     help="Memory for the KV cache, as 4GB or 512MiB.  "
     "[default: what --max-concurrent contexts need, up to 60 % of what the weights leave free]",
 )
@@ -111,7 +111,7 @@ if TYPE_CHECKING:
     "--prompt-cache-size",
     "prompt_bytes",
     metavar="SIZE",
-    type=serving.size,
+    type=options.size,
     default="8GB",
     show_default=True,
     help="What they may take on the disk; the least recently used ones go first.",

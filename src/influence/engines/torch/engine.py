@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -34,23 +34,24 @@ class TorchEngine(PagedEngine):
         weights: Weights,
         placement: Placement,
         *,
-        n_blocks: int,
+        n_blocks: Callable[[], int],
         form: MatrixFormat = "stored",
     ) -> None:
-        """Takes all its memory now. Raises OutOfMemory."""
+        """Takes all its memory now; `n_blocks`, of the cache, is asked when the weights have theirs. Raises OutOfMemory."""
         self.spec = spec
         self._placement = placement
         try:
             loaded = load_weights(spec, weights, placement.device, form)
-            self._kv = _new_cache(spec, n_blocks, loaded.dtype, placement.device)
+            n = n_blocks()
+            self._kv = _new_cache(spec, n, loaded.dtype, placement.device)
         except torch.OutOfMemoryError as error:
             raise OutOfMemory(f"the model on {placement.name}", weights.size_bytes, 0) from error
         self._dtype = loaded.dtype
-        self.pool = BlockPool(n_blocks, block_bytes(spec, loaded.dtype))
+        self.pool = BlockPool(n, block_bytes(spec, loaded.dtype))
         self.kv_identity = f"torch {placement.device.type} {loaded.dtype} {form}"
         self.description = f"torch {placement.name}" + ("" if form == "stored" else f", {form} weights")
         self._decoder = Decoder(spec, loaded, placement.ops)
-        self._decode = DecodeStep(spec, self._decoder, self._kv, n_blocks, placement)
+        self._decode = DecodeStep(spec, self._decoder, self._kv, n, placement)
         self._rows = torch.empty(0, spec.vocab_size)
 
     def make_session(self, context: int) -> TorchSession:

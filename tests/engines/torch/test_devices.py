@@ -1,0 +1,101 @@
+"""What torch says of this machine's GPUs, and how a device's memory is shared out."""
+
+from __future__ import annotations
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="needs torch: pip install 'influence[torch]'")
+
+from influence.engines import gpus
+from influence.engines.torch import devices, placement
+from influence.engines.torch.engine import block_bytes
+from influence.errors import OutOfMemory
+from influence.models.model import Model, open_model
+from support.checkpoints import BY_NAME, make_checkpoint
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    return open_model(make_checkpoint(next(iter(BY_NAME.values())), tmp_path_factory.mktemp("model")))
+
+
+def cuda_build(monkeypatch: pytest.MonkeyPatch, n_devices: int) -> None:
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: n_devices > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: n_devices)
+
+
+def test_a_torch_for_the_cpu_alone_is_the_wrong_build(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.version, "cuda", None)
+    monkeypatch.setattr(torch.version, "hip", None, raising=False)
+    reason, hint = devices.problem("cuda", 0)
+    assert torch.__version__ in reason and "for the CPU alone" in reason and "torch for CUDA" in hint
+
+
+def test_a_driver_that_is_missing_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda_build(monkeypatch, 0)
+    monkeypatch.setattr(gpus, "cuda_trace", lambda: "/dev/nvidia0")
+    found = gpus.problem_of("cuda")
+    assert found.reason == "a GPU is here (/dev/nvidia0), but torch found no driver that works, or no GPU"
+    assert "nvidia-smi" in found.hint
+
+
+def test_an_index_out_of_range_is_told_with_the_range(monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda_build(monkeypatch, 2)
+    assert devices.problem("cuda", 1) == ("", "")
+    reason, hint = devices.problem("cuda", 2)
+    assert reason == "there is no GPU number 2" and "2 GPUs, numbers 0 to 1" in hint
+
+
+def test_metal_is_asked_for_its_build_its_gpu_and_its_only_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    mps = torch.backends.mps
+    monkeypatch.setattr(mps, "is_built", lambda: False)
+    assert "built without Metal" in devices.problem("metal", 0)[0]
+    monkeypatch.setattr(mps, "is_built", lambda: True)
+    monkeypatch.setattr(mps, "is_available", lambda: False)
+    assert "no Metal GPU" in devices.problem("metal", 0)[0]
+    monkeypatch.setattr(mps, "is_available", lambda: True)
+    assert devices.problem("metal", 0) == ("", "")
+    assert "no GPU number 1" in devices.problem("metal", 1)[0]
+
+
+def per_block(model: Model) -> int:
+    return block_bytes(model.spec, torch.float32)
+
+
+@pytest.fixture
+def fixed_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A device whose free memory nothing takes from: the weights are counted as if they were there before."""
+    monkeypatch.setattr(devices, "free_bytes", lambda where: 1 << 40)
+
+
+@pytest.mark.usefixtures("fixed_memory")
+def test_the_cache_holds_what_the_sessions_need_or_what_memory_allows(model: Model) -> None:
+    engine = devices.load_on(model, placement.on_cpu(), context=128)
+    assert engine.kv_pool.n_blocks == 2
+    engine = devices.load_on(model, placement.on_cpu(), context=128, n_sessions=8)
+    assert engine.kv_pool.n_blocks == 16
+    memory = devices.activation_bytes(model.spec) + 5 * per_block(model) + 1
+    engine = devices.load_on(model, placement.on_cpu(), context=128, n_sessions=8, memory_bytes=memory)
+    assert engine.kv_pool.n_blocks == 5
+    engine = devices.load_on(model, placement.on_cpu(), context=128, kv_bytes=9 * per_block(model))
+    assert engine.kv_pool.n_blocks == 9
+
+
+@pytest.mark.usefixtures("fixed_memory")
+def test_what_does_not_fit_is_refused_with_the_numbers(model: Model) -> None:
+    little = devices.activation_bytes(model.spec) + per_block(model)
+    with pytest.raises(OutOfMemory, match="a KV cache of 128 positions"):
+        devices.load_on(model, placement.on_cpu(), context=128, memory_bytes=little)
+    with pytest.raises(OutOfMemory, match="a KV cache of 640 positions"):
+        devices.load_on(
+            model, placement.on_cpu(), context=64, kv_bytes=10 * per_block(model), memory_bytes=little
+        )
+    with pytest.raises(OutOfMemory, match="the model on cpu") as caught:
+        devices.load_on(model, placement.on_cpu(), context=64, memory_bytes=1000)
+    assert "--gpu-memory" in caught.value.hint
+
+
+def test_a_loaded_model_says_where_it_runs(model: Model) -> None:
+    engine = devices.load_on(model, placement.on_cpu(), context=64, form="q8")
+    assert engine.description == "torch cpu, q8 weights"
