@@ -131,6 +131,8 @@ class FakeEngine(Engine):
     A history that contains one of `poison` gives NaN.
     """
 
+    is_bit_exact = True
+
     def __init__(self, n_blocks: int = 64, block_size: int = 4, spec: ModelSpec | None = None) -> None:
         self.spec = spec or fake_spec()
         self.description = self.kv_identity = "fake"

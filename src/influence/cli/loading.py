@@ -133,6 +133,7 @@ def running(
                 loaded.eos_ids,
                 context=context,
                 prompt_store=store,
+                draft=options.draft,
                 **generator_options,
             ) as generator,
         ):

@@ -22,6 +22,7 @@ from influence.cli.failure import BadUsage
 if TYPE_CHECKING:
     from influence.engines.packing import WeightFormat
     from influence.engines.select import Device
+    from influence.generation.drafting import DraftMode
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -58,6 +59,7 @@ class EngineOptions:
     context: int | None
     weights: WeightFormat
     no_cache: bool
+    draft: DraftMode = "ngram"
 
 
 def _require_model(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
@@ -155,6 +157,14 @@ _ENGINE_OPTIONS = (
     ),
     click.option(
         "--no-cache", is_flag=True, help="Make 8 or 4-bit weights in memory, and keep them nowhere."
+    ),
+    click.option(
+        "--draft",
+        type=click.Choice(["ngram", "none"]),
+        default="ngram",
+        show_default=True,
+        help="Guess tokens that the text has said before and check several in one step, while that is faster."
+        " The text is the same.",
     ),
 )
 

@@ -113,6 +113,7 @@ class Engine(ABC):
     spec: ModelSpec
     description: str  # for people: "native avx512_bf16, 8 threads"
     kv_identity: str  # all that a block's bytes depend on beside spec, weights and tokens
+    is_bit_exact: bool = False  # whether the laws hold to the bit, and not only to rounding
 
     @property
     @abstractmethod

@@ -129,6 +129,8 @@ class NativeSession(Session):
 
 
 class NativeEngine(Engine):
+    is_bit_exact = True
+
     def __init__(
         self,
         spec: ModelSpec,

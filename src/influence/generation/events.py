@@ -26,6 +26,8 @@ class Statistics:
     prefill_s: float  # from then until the first token
     decode_s: float  # from the first token until the last
     first_token_s: float | None  # from submission; None if there was no token
+    drafted_tokens: int = 0  # guessed, and run on trial
+    accepted_tokens: int = 0  # those of them that came true: so many steps were saved
 
     @property
     def prefill_tokens_per_s(self) -> float | None:

@@ -25,6 +25,8 @@ class LoopFacts:
     n_prompt_tokens: int  # computed
     n_cached_tokens: int  # of prompts, taken from others instead
     n_generated_tokens: int
+    n_drafted_tokens: int  # guessed, and run on trial
+    n_accepted_tokens: int  # those of them that came true
 
 
 @dataclass(frozen=True, slots=True)

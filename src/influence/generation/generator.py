@@ -24,6 +24,7 @@ from typing import Self
 from influence.engines.base import Engine
 from influence.errors import ContextFull, EngineError, InvalidParameter, ServerBusy
 from influence.generation.constraint import Constraint
+from influence.generation.drafting import Drafter, DraftMode
 from influence.generation.events import OnEvent, Stream
 from influence.generation.facts import EndRate, GeneratorFacts
 from influence.generation.loop import Loop
@@ -63,6 +64,7 @@ class Generator:
         max_unfinished: int = MAX_UNFINISHED,
         prefix_cache_blocks: int | None = None,
         prompt_store: PromptStore | None = None,
+        draft: DraftMode = "ngram",
         new_detokenizer: Callable[..., Detokenizer] = IncrementalDetokenizer,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
@@ -73,6 +75,8 @@ class Generator:
         allow. `prefix_cache_blocks`: the most KV blocks kept for common
         prefixes; None: all that nobody needs, 0: none. `prompt_store`: prompts
         on disk, made for this engine; closed by whoever made it, after this.
+        `draft`: whether to guess tokens that the text has said before and run
+        several at once; only on an engine where that changes no bit.
         Raises InvalidParameter for numbers that can't work together.
         """
         _require_room(tokens_per_step, max_running, max_unfinished)
@@ -81,6 +85,7 @@ class Generator:
         self._eos_ids = eos_ids
         self.context = largest_context(engine, context)
         self._max_unfinished = max_unfinished
+        self._drafts = draft == "ngram" and engine.is_bit_exact
         self._clock = clock
         n_kept = engine.kv_pool.n_blocks if prefix_cache_blocks is None else prefix_cache_blocks
         self._loop = Loop(
@@ -185,8 +190,10 @@ class Generator:
     ) -> SequenceState:
         n_prompt = len(prompt_ids)
         max_new_tokens = min(params.max_tokens, limit - n_prompt)
+        token_ids = [int(token_id) for token_id in prompt_ids]
         return SequenceState(
-            token_ids=[int(token_id) for token_id in prompt_ids],
+            token_ids=token_ids,
+            drafter=Drafter(token_ids) if self._drafts else None,
             n_prompt=n_prompt,
             params=params,
             max_new_tokens=max_new_tokens,

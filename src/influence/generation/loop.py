@@ -7,12 +7,13 @@ knows no thread, lock or queue: `generator.py` feeds it and calls `step`.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from influence.engines.base import Engine, KvPool
 from influence.engines.sampling import Draw, Sample
 from influence.errors import EngineError, InfluenceError
+from influence.generation.drafting import MAX_ROWS, StepCosts, draft_lengths
 from influence.generation.events import FinishReason
 from influence.generation.facts import LoopFacts
 from influence.generation.prefix_cache import PrefixCache
@@ -21,10 +22,40 @@ from influence.generation.sequence import SequenceState
 from influence.generation.sharing import Lead, open_or_wait
 from influence.generation.stored_prompts import Load, StoredPrompts
 
-Chunk = tuple[SequenceState, int]  # a sequence, and how many of its pending tokens run in this step
-
 # Rows of logits that scored prompts may take in one step, of 4 bytes a number.
 SCORED_BYTES = 32 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """What a sequence runs in a step."""
+
+    sequence: SequenceState
+    n_tokens: int  # of its pending ones
+    draft: Sequence[int] = ()  # guessed tokens behind them
+
+    @property
+    def width(self) -> int:
+        return self.n_tokens + len(self.draft)
+
+
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """Rows of logits that are a sequence's, and the guess at the token that they give."""
+
+    sequence: SequenceState
+    first: int
+    n: int
+    draft: Sequence[int]
+
+    @property
+    def came_true(self) -> bool:
+        """Whether the token drawn is the draft's, so that the row behind it counts too."""
+        return (
+            len(self.draft) > 0
+            and not self.sequence.has_ended
+            and self.sequence.token_ids[-1] == self.draft[0]
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +94,9 @@ class Loop:
         self._waits: dict[SequenceState, Lead | Load] = {}
         self._only_reads = False
         self._pace = Pace()
+        self._costs = StepCosts()
         self._n_steps = self._n_prompt_tokens = self._n_cached_tokens = self._n_generated_tokens = 0
+        self._n_drafted_tokens = self._n_accepted_tokens = 0
 
     @property
     def is_idle(self) -> bool:
@@ -84,6 +117,8 @@ class Loop:
             n_prompt_tokens=self._n_prompt_tokens,
             n_cached_tokens=self._n_cached_tokens,
             n_generated_tokens=self._n_generated_tokens,
+            n_drafted_tokens=self._n_drafted_tokens,
+            n_accepted_tokens=self._n_accepted_tokens,
         )
 
     def add(self, sequence: SequenceState) -> None:
@@ -105,7 +140,7 @@ class Loop:
             begin_s = self._clock()
             self._advance(chunks)
             self._n_steps += 1
-            self._pace.add(sum(n for _, n in chunks), self._clock() - begin_s)
+            self._pace.add(_width(chunks), self._clock() - begin_s)
 
     def cancel_all(self) -> None:
         """End every sequence as "cancelled" and close all sessions."""
@@ -172,46 +207,84 @@ class Loop:
         lengths = chunk_lengths(pending, budget)
         scored = [s.scores_prompt and s.n_run < s.n_prompt for s in able]
         lengths = within_rows(lengths, scored, max(1, SCORED_BYTES // (4 * self._engine.spec.vocab_size)))
-        return [(sequence, n) for sequence, n in zip(able, lengths, strict=True) if n]
+        chunks = [Chunk(sequence, n) for sequence, n in zip(able, lengths, strict=True) if n]
+        return self._with_drafts(chunks) if _all_decode(chunks) else chunks
+
+    def _with_drafts(self, chunks: list[Chunk]) -> list[Chunk]:
+        """The chunks of a step in which everybody decodes, with as much of his guess as pays."""
+        max_rows = min(MAX_ROWS, self._tokens_per_step)
+        if len(chunks) >= max_rows:
+            return chunks
+        drafters = [chunk.sequence.drafter for chunk in chunks]
+        chances = [0.0 if drafter is None else drafter.look() for drafter in drafters]
+        limits = [chunk.sequence.max_draft for chunk in chunks]
+        lengths = draft_lengths(chances, limits, self._costs, max_rows)
+        return [
+            Chunk(chunk.sequence, chunk.n_tokens, drafter.guess(n)) if n and drafter is not None else chunk
+            for chunk, drafter, n in zip(chunks, drafters, lengths, strict=True)
+        ]
 
     def _advance(self, chunks: list[Chunk]) -> None:
         """Forward and sample; what makes the batch fail fails alone, the others go on."""
         self._make_room(self._n_begun(chunks))
-        n_rows = [sequence.n_rows(n) for sequence, n in chunks]
-        n_prompt = sum(min(n, max(0, s.n_prompt - s.n_run)) for s, n in chunks)
+        n_rows = [chunk.sequence.n_rows(chunk.n_tokens) for chunk in chunks]
+        n_prompt = sum(min(c.n_tokens, max(0, c.sequence.n_prompt - c.sequence.n_run)) for c in chunks)
+        begin_s = self._clock()
         try:
-            self._engine.forward([sequence.step(n) for sequence, n in chunks])
+            self._engine.forward([chunk.sequence.step(chunk.n_tokens, chunk.draft) for chunk in chunks])
         except Exception as error:
             if len(chunks) == 1:
-                self._fail(chunks[0][0], error)
+                self._fail(chunks[0].sequence, error)
             else:
                 for chunk in chunks:
                     self._advance([chunk])
             return
         self._n_prompt_tokens += n_prompt
-        self._sample([sequence for sequence, _ in chunks], n_rows)
+        if _all_decode(chunks):
+            self._costs.add(_width(chunks), self._clock() - begin_s)
+        drafted = [chunk for chunk in chunks if chunk.draft]
+        for chunk in drafted:
+            chunk.sequence.n_drafted += len(chunk.draft)
+            self._n_drafted_tokens += len(chunk.draft)
+        self._sample(chunks, n_rows)
+        for chunk in drafted:
+            chunk.sequence.forget_draft()
 
     def _n_begun(self, chunks: list[Chunk]) -> int:
         """The most blocks that the chunks take; a block begun counts as new, because a fork copies the one it shares."""
         block_size = self._engine.kv_pool.block_size
-        return sum(-(-(s.n_run + n) // block_size) - s.n_run // block_size for s, n in chunks)
+        return sum(
+            -(-(c.sequence.n_run + c.width) // block_size) - c.sequence.n_run // block_size for c in chunks
+        )
 
     def _make_room(self, n_blocks: int) -> None:
         """Evict kept prefixes until so many blocks are free; admission made sure that this suffices."""
         while self._engine.kv_pool.n_free < n_blocks and self._cache.evict_one():
             pass
 
-    def _sample(self, sequences: list[SequenceState], n_rows: list[int]) -> None:
-        """Choose or score tokens from each sequence's rows of logits."""
-        first_row, drawn = 0, []
-        for sequence, n in zip(sequences, n_rows, strict=True):
+    def _sample(self, chunks: list[Chunk], n_rows: list[int]) -> None:
+        """Choose or score tokens from each sequence's rows of logits, and go on where a draft came true."""
+        rows, first_row = [], 0
+        for chunk, n in zip(chunks, n_rows, strict=True):
+            if n:
+                rows.append(_Rows(chunk.sequence, first_row, n, chunk.draft))
+            first_row += n + len(chunk.draft)
+        while rows:
+            self._choose(self._drawn(rows))
+            true = [one for one in rows if one.came_true]
+            rows = [_Rows(one.sequence, one.first + 1, 1, one.draft[1:]) for one in true]
+            for one in rows:
+                one.sequence.n_accepted += 1
+            self._n_accepted_tokens += len(rows)
+
+    def _drawn(self, rows: list[_Rows]) -> list[_Drawn]:
+        drawn = []
+        for one in rows:
             try:
-                if n:
-                    drawn.append(_Drawn(sequence, sequence.draws(first_row, n)))
+                drawn.append(_Drawn(one.sequence, one.sequence.draws(one.first, one.n)))
             except Exception as error:  # a constraint's
-                self._fail(sequence, error)
-            first_row += n
-        self._choose(drawn)
+                self._fail(one.sequence, error)
+        return drawn
 
     def _choose(self, drawn: list[_Drawn]) -> None:
         if not drawn:
@@ -269,6 +342,7 @@ class Loop:
         """Free the place before the terminal event, so that whoever reads that event may submit again."""
         (self._running if sequence in self._running else self._waiting).remove(sequence)
         self._waits.pop(sequence, None)
+        sequence.forget_draft()
         session, n_run = sequence.session, sequence.n_run
         sequence.session, sequence.has_ended = None, True
         if session is not None and keep and n_run > 0:
@@ -276,6 +350,14 @@ class Loop:
         elif session is not None:
             session.close()
         self._on_left()
+
+
+def _all_decode(chunks: list[Chunk]) -> bool:
+    return all(chunk.sequence.n_generated > 0 for chunk in chunks)
+
+
+def _width(chunks: list[Chunk]) -> int:
+    return sum(chunk.width for chunk in chunks)
 
 
 def _as_ours(error: BaseException) -> InfluenceError:

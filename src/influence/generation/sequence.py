@@ -12,6 +12,7 @@ from influence.engines.base import Session, Step
 from influence.engines.sampling import Draw, Sample
 from influence.errors import InfluenceError
 from influence.generation.constraint import Constraint
+from influence.generation.drafting import MAX_DRAFT, Drafter
 from influence.generation.events import Finished, FinishReason, PromptScored, Statistics, Stream, TextDelta
 from influence.generation.params import GenerationParams
 from influence.generation.stop import CompletionText
@@ -62,6 +63,7 @@ class SequenceState:
     submitted_s: float
     constraint: Constraint | None = None
     salt: str = ""  # only prefixes of the same salt are shared
+    drafter: Drafter | None = None  # guesses its next tokens; None: nobody does
     prompt: Ids = field(init=False)  # its token ids once more, to compare with others'
 
     # Set by the loop: at admission, when it first runs, and at the end.
@@ -71,6 +73,8 @@ class SequenceState:
     admitted_s: float | None = None
 
     # Set as tokens come.
+    n_drafted: int = 0  # guessed tokens that were run
+    n_accepted: int = 0  # those of them that were then sampled
     first_token_s: float | None = None
     _counts: TokenCounts = field(default_factory=TokenCounts)
     _prompt_ids: Ids | None = None  # distinct; made for the first draw that needs it
@@ -110,23 +114,32 @@ class SequenceState:
         """The most that the session will hold; the last token sampled is never run."""
         return self.n_prompt + self.max_new_tokens - 1
 
+    @property
+    def max_draft(self) -> int:
+        """Guessed tokens that a step can make use of; it samples one more."""
+        return min(MAX_DRAFT, self.max_new_tokens - self.n_generated - 1)
+
     def n_rows(self, n_tokens: int) -> int:
         """Rows of logits that the next `n_tokens` pending tokens must give."""
         if self.scores_prompt and self.n_run < self.n_prompt:
             return n_tokens
         return 1 if n_tokens == self.n_pending else 0
 
-    def step(self, n_tokens: int) -> Step:
-        """The next `n_tokens` pending tokens."""
+    def step(self, n_tokens: int, draft: Sequence[int] = ()) -> Step:
+        """The next `n_tokens` pending tokens, and behind the last of them those of a draft."""
         if self.session is None:
             raise RuntimeError("a sequence runs only after its admission")
         begin = self.n_run
         chunk = self.token_ids[begin : begin + n_tokens]
-        return Step(self.session, chunk, n_logits=self.n_rows(n_tokens))
+        return Step(self.session, [*chunk, *draft], n_logits=self.n_rows(n_tokens) + len(draft))
 
     def draws(self, first_row: int, n_rows: int) -> list[Draw]:
-        """What is wanted of the `n_rows` that its last step gave: tokens scored, or the next one chosen."""
-        begin = self.n_run - n_rows
+        """What is wanted of `n_rows` that its last step gave: tokens scored, or the next one chosen.
+
+        Of a step with a draft that is one row after the other: the first, and
+        the next as long as the token chosen is the draft's.
+        """
+        begin = min(self.n_run, len(self.token_ids)) - n_rows
         return [self._draw(first_row + i, begin + i + 1) for i in range(n_rows)]
 
     def _draw(self, row: int, position: int) -> Draw:
@@ -152,6 +165,11 @@ class SequenceState:
             generated_ids=self._counts.ids,
             generated_counts=self._counts.counts,
         )
+
+    def forget_draft(self) -> None:
+        """Have the session hold what is known alone: all tokens but the last, once one was sampled."""
+        if self.session is not None and self.n_generated > 0 and self.n_run >= len(self.token_ids):
+            self.session.rewind(len(self.token_ids) - 1)
 
     def take(self, samples: Sequence[Sample], now_s: float) -> FinishReason | None:
         """Take what came of `draws`, in their order; why the sequence ends, if it does."""
@@ -216,4 +234,6 @@ class SequenceState:
             prefill_s=first_s - admitted_s,
             decode_s=now_s - first_s,
             first_token_s=None if self.first_token_s is None else first_s - self.submitted_s,
+            drafted_tokens=self.n_drafted,
+            accepted_tokens=self.n_accepted,
         )

@@ -109,6 +109,8 @@ class _EngineCollector:
             "prompt_tokens_computed": ("Prompt tokens computed.", loop.n_prompt_tokens),
             "prompt_tokens_cached": ("Prompt tokens taken from earlier requests.", loop.n_cached_tokens),
             "generated_tokens": ("Tokens generated.", loop.n_generated_tokens),
+            "drafted_tokens": ("Tokens guessed and run on trial.", loop.n_drafted_tokens),
+            "accepted_tokens": ("Guessed tokens that came true.", loop.n_accepted_tokens),
         }
         for name, (what, value) in gauges.items():
             yield GaugeMetricFamily(f"influence_{name}", what, value)

@@ -182,6 +182,8 @@ def _as_json(request: Request, reply: Reply) -> dict[str, Any]:
             "decode_s": statistics.decode_s,
             "prefill_tokens_per_s": statistics.prefill_tokens_per_s,
             "decode_tokens_per_s": statistics.decode_tokens_per_s,
+            "drafted_tokens": statistics.drafted_tokens,
+            "accepted_tokens": statistics.accepted_tokens,
         },
         "model": request.loaded.name,
         "engine": reply.engine,
@@ -215,6 +217,7 @@ def _statistics_text(request: Request, reply: Reply) -> str:
         ("engine", f"{reply.engine}; context {request.context}"),
         ("prompt", f"{statistics.prompt_tokens} tokens, {template}{_speed(statistics.prefill_tokens_per_s)}"),
         ("completion", f"{statistics.completion_tokens} tokens{_speed(statistics.decode_tokens_per_s)}"),
+        ("drafted", f"{statistics.drafted_tokens} tokens, {statistics.accepted_tokens} of them came true"),
         ("first token", "none" if statistics.first_token_s is None else f"{statistics.first_token_s:.3f} s"),
         ("finish reason", _finish(reply.end)),
         *(
