@@ -226,3 +226,12 @@ def test_a_downloaded_model_is_found_by_its_name(
     monkeypatch.chdir(model_copy.parent)
     shutil.copytree(model_copy, Path("models/org_name"))
     assert influence("generate", "Once", "-m", "org/name", "--max-tokens", "1").exit_code == 0
+
+
+def test_drafts_change_no_text_and_are_told_of(influence: Run) -> None:
+    text = "The cat sat on the mat and the dog sat on the mat and " * 4
+    told = ["generate", text, *ONCE[2:], "--temperature", "0", "--stats"]
+    outcomes = [influence(*told, "--max-tokens", "40", "--draft", mode) for mode in ("ngram", "none")]
+    assert outcomes[0].stdout == outcomes[1].stdout
+    assert "0 tokens, 0 of them came true" in outcomes[1].stderr
+    assert "came true" in outcomes[0].stderr

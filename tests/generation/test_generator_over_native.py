@@ -54,10 +54,13 @@ KINDS = {
     "hot": Kind("Tom", {"temperature": 2.0, "min_p": 0.02}),
     "penalties": Kind(STORY + "Tom", {"repeat_penalty": 1.3, "presence_penalty": 0.5, "frequency_penalty": 0.2}),
     "bias": Kind(STORY, {"logit_bias": {5: 4.0, 300: -100.0}}),
+    "copied": Kind(STORY * 4, {"temperature": 0.0}, {"max_tokens": 40}),
+    "said again": Kind(STORY * 4, {"repeat_penalty": 1.02, "temperature": 0.5}, {"max_tokens": 40, "ignore_eos": True}),
     "stop": Kind(STORY, {"temperature": 0.0}, {"stop": (" the", ". ")}),
     "scored": Kind(STORY * 2, {}, {"prompt_logprobs": 2, "max_tokens": 3}),
     "only scored": Kind(STORY, {}, {"prompt_logprobs": 0, "max_tokens": 0}),
     "regex": Kind("A number: ", {}, {}, ConstraintSpec.regex(r"[0-9]{2,5}(\.[0-9]+)?")),
+    "forced": Kind(STORY, {}, {"max_tokens": 90}, ConstraintSpec.regex("(" + STORY.replace(".", "[.]") + "){2}")),
     "schema": Kind(STORY, {}, {"max_tokens": 40}, ConstraintSpec.json_schema(SCHEMA)),
 }  # fmt: skip
 
@@ -91,7 +94,7 @@ class Demo:
 
     def alone(self, name: str, seed: int) -> Completion:
         if (name, seed) not in self.known:
-            with self.generator(prefix_cache_blocks=0) as generator:
+            with self.generator(prefix_cache_blocks=0, draft="none") as generator:
                 self.known[name, seed] = self.submit(generator, name, seed).collect()
         return self.known[name, seed]
 
@@ -124,17 +127,21 @@ def facts(completion: Completion) -> tuple[object, ...]:
     max_running=st.integers(1, 8),
     budget=st.sampled_from([1, 16, 200]),
     cache_blocks=st.sampled_from([0, None]),
+    is_timed=st.booleans(),
 )
-def test_company_chunks_cancels_and_kept_prefixes_change_no_bit(
+def test_company_chunks_cancels_drafts_and_kept_prefixes_change_no_bit(
     demo: Demo,
     asked: list[tuple[str, int]],
     cancelled: set[int],
     max_running: int,
     budget: int,
     cache_blocks: int | None,
+    is_timed: bool,
 ) -> None:
     expected = [demo.alone(name, seed) for name, seed in asked]
-    options = {"max_running": max_running, "tokens_per_step": max_running + budget}
+    options: dict[str, Any] = {"max_running": max_running, "tokens_per_step": max_running + budget}
+    if not is_timed:  # then what pays is the same on every machine
+        options["clock"] = lambda: 0.0
     with demo.generator(prefix_cache_blocks=cache_blocks, **options) as generator:
         streams = [demo.submit(generator, name, seed) for name, seed in asked]
         for i in cancelled & set(range(len(asked))):
@@ -200,3 +207,28 @@ def test_prompts_from_the_disk_change_no_bit(demo: Demo, tmp_path: Path) -> None
                 assert facts(completion) == facts(demo.alone(name, seed))
                 assert completion.statistics.cached_tokens >= n_cached
         engine.close()
+
+
+@pytest.mark.parametrize("name", ["copied", "said again", "forced", "penalties", "stop", "scored"])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_drafts_change_no_bit(demo: Demo, name: str, seed: int) -> None:
+    with demo.generator(clock=lambda: 0.0) as generator:
+        assert facts(demo.submit(generator, name, seed).collect()) == facts(demo.alone(name, seed))
+
+
+def test_drafts_save_steps_where_the_text_repeats_itself(demo: Demo) -> None:
+    with demo.generator(clock=lambda: 0.0) as generator:
+        statistics = demo.submit(generator, "forced", 0).collect().statistics
+        found = generator.facts().loop
+    assert statistics.accepted_tokens > statistics.completion_tokens / 2
+    assert found.n_steps == 1 + statistics.completion_tokens - 1 - statistics.accepted_tokens
+    assert found.n_drafted_tokens == statistics.drafted_tokens
+    assert found.n_accepted_tokens == statistics.accepted_tokens
+
+
+def test_an_engine_that_is_not_exact_to_the_bit_runs_no_drafts(
+    demo: Demo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(type(demo.engine), "is_bit_exact", False)
+    with demo.generator(clock=lambda: 0.0) as generator:
+        assert demo.submit(generator, "forced", 0).collect().statistics.drafted_tokens == 0

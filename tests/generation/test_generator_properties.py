@@ -78,6 +78,7 @@ REQUESTS = st.lists(
     max_running=st.integers(1, 6),
     budget=st.integers(1, 20),
     cache_blocks=st.sampled_from([0, 6, None]),
+    echo=st.sampled_from([0.0, 9.0]),
 )
 def test_any_schedule(
     requests: list[Request],
@@ -86,8 +87,10 @@ def test_any_schedule(
     max_running: int,
     budget: int,
     cache_blocks: int | None,
+    echo: float,
 ) -> None:
     engine = FakeEngine(n_blocks, block_size)
+    engine.echo = echo  # else no draft ever comes true
     engine.poison = frozenset({POISON})
     streams: list[Stream] = []
     n_forwards = 0
@@ -108,6 +111,7 @@ def test_any_schedule(
         tokens_per_step=max_running + budget,
         prefix_cache_blocks=cache_blocks,
         new_detokenizer=FakeDetokenizer,
+        clock=lambda: 0.0,  # so that what pays depends on no machine
     ) as generator:
         for request in requests:
             streams.append(
@@ -155,6 +159,8 @@ def check_accounts(request: Request, completion: Completion) -> None:
     ended_by_eos = statistics.completion_tokens - len(completion.token_ids)
     assert statistics.prompt_tokens == len(request.prompt)
     assert 0 <= statistics.cached_tokens < len(request.prompt)
+    assert 0 <= statistics.accepted_tokens <= statistics.drafted_tokens
+    assert statistics.accepted_tokens <= max(0, statistics.completion_tokens - 1)
     assert ended_by_eos in (0, 1)
     if ended_by_eos:
         assert not request.params.ignore_eos

@@ -192,6 +192,7 @@ def test_the_numbers_add_up_and_prometheus_reads_them() -> None:
     assert found['influence_requests_total{"method": "GET", "path": "other", "status": "404"}'] == 2
     assert found['influence_completions_total{"model": "demo", "reason": "length"}'] == 3
     assert found["influence_generated_tokens_total{}"] == 24
+    assert 0 <= found["influence_accepted_tokens_total{}"] <= found["influence_drafted_tokens_total{}"]
     assert found["influence_requests_unfinished{}"] == 0
     assert not [name for name in found if "made-up" in name or "BREW" in name]
 

@@ -128,7 +128,8 @@ class FakeSession(Session):
 class FakeEngine(Engine):
     """`before_forward(steps)` and `before_sample(draws)` may raise, to play a failing engine.
 
-    A history that contains one of `poison` gives NaN.
+    A history that contains one of `poison` gives NaN. With an `echo` above 0
+    the last two tokens weigh so much that the model repeats itself.
     """
 
     is_bit_exact = True
@@ -139,6 +140,7 @@ class FakeEngine(Engine):
         self.block_size, self.n_blocks, self.n_free = block_size, n_blocks, n_blocks
         self.sessions: list[FakeSession] = []
         self.poison: frozenset[int] = frozenset()
+        self.echo = 0.0
         self.before_forward: Callable[[Sequence[Step]], Any] = lambda steps: None
         self.before_sample: Callable[[Sequence[Draw]], Any] = lambda draws: None
         self.batches: list[list[int]] = []  # tokens of each step of each forward
@@ -189,8 +191,13 @@ class FakeEngine(Engine):
         if self.poison.intersection(history):
             return np.full(self.spec.vocab_size, np.nan, np.float32)
         context = context if self.spec.rope_depends_on_context else 0
-        seed = zlib.crc32(np.array([context, *history], np.int64).tobytes())
-        return 3 * np.random.default_rng(seed).standard_normal(self.spec.vocab_size, np.float32)
+        row = 3 * self._noise([context, *history])
+        return row + np.float32(self.echo) * self._noise(history[-2:]) if self.echo else row
+
+    def _noise(self, numbers: Sequence[int]) -> np.ndarray:
+        """(vocab_size,): a hash of the numbers."""
+        seed = zlib.crc32(np.array(numbers, np.int64).tobytes())
+        return np.random.default_rng(seed).standard_normal(self.spec.vocab_size, np.float32)
 
     def _run(self, step: Step) -> list[np.ndarray]:
         session = step.session
