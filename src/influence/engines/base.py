@@ -107,6 +107,32 @@ class KvPool:
         return -(-n_positions // self.block_size)
 
 
+class DecodeRun(ABC):
+    """Decode steps that feed their tokens to themselves, so that the host may be steps behind.
+
+        run = engine.decode_ahead(steps, draws)   the first step is on its way
+        run.launch()                              the next, with tokens that nobody has seen yet
+        samples = run.take()                      of the oldest step that was not taken
+
+    A session advances with each launch; whoever finds in a sample that it
+    should have stopped rewinds it. Any `forward` of the engine ends the run,
+    after which what is in flight can still be taken.
+    """
+
+    @property
+    @abstractmethod
+    def n_in_flight(self) -> int:
+        """Steps launched and not taken."""
+
+    @abstractmethod
+    def launch(self) -> None:
+        """One more token of each session; raises ContextFull or OutOfMemory, having changed nothing."""
+
+    @abstractmethod
+    def take(self) -> list[Sample]:
+        """The tokens of the oldest step in flight, in the order of the draws; raises NumericError as `sample` does."""
+
+
 class Engine(ABC):
     """A loaded model."""
 
@@ -148,6 +174,14 @@ class Engine(ABC):
 
         Raises NumericError if a row holds NaN, or infinity above.
         """
+
+    def decode_ahead(self, steps: Sequence[Step], draws: Sequence[Draw]) -> DecodeRun | None:
+        """Begin a run of decode steps; None if the engine gains nothing by it, or these draws need the host.
+
+        Steps of one token and one logit row each, a draw for each row: what
+        `forward` and `sample` would take. Raises what they raise.
+        """
+        return None
 
     @abstractmethod
     def close(self) -> None:

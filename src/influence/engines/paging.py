@@ -169,16 +169,10 @@ class PagedEngine(Engine):
         return self.make_session(context)
 
     def forward(self, steps: Sequence[Step]) -> int:
-        sessions = [self.require_open(step.session) for step in steps]
-        if len(set(sessions)) < len(sessions):
-            raise InvalidParameter("steps", "two of one session", "of distinct sessions")
-        for step in steps:
-            self._check(step)
+        sessions = self.checked(steps)
         lengths = [len(step.token_ids) for step in steps]
-        self.pool.require(sum(s.n_blocks_needed(n) for s, n in zip(sessions, lengths, strict=True)))
+        self.reserve(sessions, lengths)
         try:
-            for session, n in zip(sessions, lengths, strict=True):
-                session.reserve(n)
             n_rows = self.run(steps)
         except BaseException:
             for session in sessions:
@@ -187,6 +181,21 @@ class PagedEngine(Engine):
         for session, n in zip(sessions, lengths, strict=True):
             session.advance(n)
         return n_rows
+
+    def checked(self, steps: Sequence[Step]) -> list[PagedSession]:
+        """The steps' sessions; raises what `forward` says of steps that can't be run."""
+        sessions = [self.require_open(step.session) for step in steps]
+        if len(set(sessions)) < len(sessions):
+            raise InvalidParameter("steps", "two of one session", "of distinct sessions")
+        for step in steps:
+            self._check(step)
+        return sessions
+
+    def reserve(self, sessions: Sequence[PagedSession], lengths: Sequence[int]) -> None:
+        """Blocks for so many tokens more of each session, or OutOfMemory and nothing changed."""
+        self.pool.require(sum(s.n_blocks_needed(n) for s, n in zip(sessions, lengths, strict=True)))
+        for session, n in zip(sessions, lengths, strict=True):
+            session.reserve(n)
 
     def require_open(self, session: Session) -> PagedSession:
         """The session as this engine's own; raises InvalidParameter if it is closed or another engine's."""

@@ -25,6 +25,7 @@ from influence.engines.torch.batching import TorchSession, block_tables
 from influence.engines.torch.choosing import DrawTensors, Kind, choose, kind_of
 from influence.engines.torch.decoder import Batch, Decoder
 from influence.engines.torch.placement import Placement, Run
+from influence.errors import InvalidParameter
 from influence.models.spec import ModelSpec
 from torch import Tensor
 
@@ -77,7 +78,6 @@ class DecodeStep:
     def logits(self, sessions: Sequence[TorchSession], token_ids: Sequence[int]) -> Tensor:
         """The next logits, (n, vocab_size); valid until the next step. Sessions hold the block to write, and don't advance."""
         buffers = self._prepared(sessions)
-        self._current = None
         self._set_inputs(buffers, token_ids, [session.position for session in sessions])
         self._run(buffers, None)
         return buffers.logits[: len(sessions)]
@@ -99,10 +99,14 @@ class DecodeStep:
         self._run(buffers, kind_of(buffers.params))
         return buffers.token_ids[: len(sessions)], buffers.peaks[: len(sessions)]
 
+    def end(self) -> None:
+        """What `begin` began is over: its buffers may be used for other steps."""
+        self._current = None
+
     def _go_on_in(self, buffers: _Buffers) -> None:
         """The run moves to wider tables."""
         if self._current is None or self._current.sessions != buffers.sessions:
-            raise ValueError("other sessions than those that began")
+            raise InvalidParameter("run", "ended by another step", "one that goes on")
         buffers.token_ids.copy_(self._current.token_ids)
         buffers.positions.copy_(self._current.positions)
         self._set_params(buffers, self._current.params)

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 import torch
-from influence.engines.base import Blocks, Step
+from influence.engines.base import Blocks, DecodeRun, Step
 from influence.engines.paging import BLOCK_SIZE, BlockPool, PagedEngine
 from influence.engines.sampling import Draw, Sample, require_finite_peak, sample_row
 from influence.engines.torch.batching import TorchSession, batch_of, own, passes
 from influence.engines.torch.choosing import DrawTensors, choose, is_plain, kind_of
 from influence.engines.torch.decoder import Decoder
 from influence.engines.torch.decoding import DecodeStep
-from influence.engines.torch.placement import Placement
+from influence.engines.torch.placement import Arrival, Placement
 from influence.engines.torch.quantize import MatrixFormat
 from influence.engines.torch.weights import load_weights
-from influence.errors import OutOfMemory
+from influence.errors import ContextFull, OutOfMemory
 from influence.models.binding import Weights
 from influence.models.spec import ModelSpec
 from torch import Tensor
@@ -39,7 +40,7 @@ class TorchEngine(PagedEngine):
     ) -> None:
         """Takes all its memory now; `n_blocks`, of the cache, is asked when the weights have theirs. Raises OutOfMemory."""
         self.spec = spec
-        self._placement = placement
+        self.placement = placement
         try:
             loaded = load_weights(spec, weights, placement.device, form)
             n = n_blocks()
@@ -51,24 +52,32 @@ class TorchEngine(PagedEngine):
         self.kv_identity = f"torch {placement.device.type} {loaded.dtype} {form}"
         self.description = f"torch {placement.name}" + ("" if form == "stored" else f", {form} weights")
         self._decoder = Decoder(spec, loaded, placement.ops)
-        self._decode = DecodeStep(spec, self._decoder, self._kv, n, placement)
+        self.decode = DecodeStep(spec, self._decoder, self._kv, n, placement)
         self._rows = torch.empty(0, spec.vocab_size)
 
     def make_session(self, context: int) -> TorchSession:
-        return TorchSession(self, context, self._placement)
+        return TorchSession(self, context, self.placement)
+
+    def decode_ahead(self, steps: Sequence[Step], draws: Sequence[Draw]) -> TorchRun | None:
+        if not self.placement.samples_on_device or not all(is_plain(draw) for draw in draws):
+            return None
+        if not all(len(step.token_ids) == 1 and step.n_logits == 1 for step in steps):
+            return None
+        return TorchRun(self, steps, draws)
 
     def run(self, steps: Sequence[Step]) -> int:
+        self.decode.end()
         if all(len(step.token_ids) == 1 and step.n_logits == 1 for step in steps) and steps:
             sessions = [own(step) for step in steps]
-            self._rows = self._decode.logits(sessions, [step.token_ids[0] for step in steps])
+            self._rows = self.decode.logits(sessions, [step.token_ids[0] for step in steps])
         else:
             self._rows = self._pass_by_pass(steps)
         return len(self._rows)
 
     def _pass_by_pass(self, steps: Sequence[Step]) -> Tensor:
-        rows = [torch.empty(0, self.spec.vocab_size, device=self._placement.device)]
+        rows = [torch.empty(0, self.spec.vocab_size, device=self.placement.device)]
         for pieces in passes(steps):
-            batch, wanted = batch_of(pieces, self._placement)
+            batch, wanted = batch_of(pieces, self.placement)
             x = self._decoder.hidden(batch, self._kv)
             if len(wanted):
                 rows.append(self._decoder.logits(x[wanted]))
@@ -78,19 +87,19 @@ class TorchEngine(PagedEngine):
         return np.asarray(self._rows.cpu().numpy())
 
     def sample(self, draws: Sequence[Draw]) -> list[Sample]:
-        if self._placement.samples_on_device and all(is_plain(draw) for draw in draws):
+        if self.placement.samples_on_device and all(is_plain(draw) for draw in draws):
             return self._sample_on_device(draws)
         rows = self._rows[torch.tensor([draw.row for draw in draws])].cpu().numpy()
         return [sample_row(row, draw) for row, draw in zip(rows, draws, strict=True)]
 
     def _sample_on_device(self, draws: Sequence[Draw]) -> list[Sample]:
-        device, params = self._placement.device, [draw.params for draw in draws]
+        device, params = self.placement.device, [draw.params for draw in draws]
         rows = self._rows[torch.tensor([draw.row for draw in draws], device=device)]
         positions = torch.tensor([draw.position for draw in draws], device=device)
         tensors = DrawTensors.empty(len(draws), device)
         tensors.fill(params)
         chosen = choose(rows, tensors, positions, kind_of(params))
-        token_ids, peaks = self._placement.to_host(chosen, rows.amax(dim=-1)).wait()
+        token_ids, peaks = self.placement.to_host(chosen, rows.amax(dim=-1)).wait()
         return samples_of(token_ids, peaks, [draw.position for draw in draws])
 
     def copy_block(self, source: int, target: int) -> None:
@@ -103,18 +112,58 @@ class TorchEngine(PagedEngine):
     def write_blocks(self, blocks: Sequence[int], rows: Blocks) -> None:
         held = torch.from_numpy(np.array(rows).reshape(-1)).view(self._dtype)
         shape = (len(blocks), self.spec.n_layers, 2, *self._kv.shape[3:])
-        self._kv[:, :, list(blocks)] = held.view(shape).movedim(0, 2).to(self._placement.device)
+        self._kv[:, :, list(blocks)] = held.view(shape).movedim(0, 2).to(self.placement.device)
 
     def close(self) -> None:
         """Frees the device's memory, when the last session is gone too."""
         self._rows = torch.empty(0, self.spec.vocab_size)
-        for name in ("_decoder", "_decode", "_kv"):
+        for name in ("_decoder", "decode", "_kv"):
             self.__dict__.pop(name, None)
 
 
 def block_bytes(spec: ModelSpec, dtype: torch.dtype) -> int:
     """One block of the cache, over all layers."""
     return spec.kv_values_per_token * BLOCK_SIZE * int(dtype.itemsize)
+
+
+class TorchRun(DecodeRun):
+    """Steps over the decode step's own buffers; tokens come to the host behind them."""
+
+    def __init__(self, engine: TorchEngine, steps: Sequence[Step], draws: Sequence[Draw]) -> None:
+        engine.checked(steps)
+        self._engine = engine
+        self._sessions = [own(step) for step in steps]
+        self._ahead = [draw.position - step.session.position for draw, step in zip(draws, steps, strict=True)]
+        self._in_flight: deque[tuple[Arrival, list[int]]] = deque()
+        engine.decode.end()
+        engine.reserve(self._sessions, [1] * len(steps))
+        engine.decode.begin(
+            self._sessions, [step.token_ids[0] for step in steps], [draw.params for draw in draws]
+        )
+        self._go()
+
+    @property
+    def n_in_flight(self) -> int:
+        return len(self._in_flight)
+
+    def launch(self) -> None:
+        for session in self._sessions:
+            if session.position == session.context:
+                raise ContextFull(session.position, 1, session.context)
+        self._engine.reserve(self._sessions, [1] * len(self._sessions))
+        self._go()
+
+    def take(self) -> list[Sample]:
+        arrival, positions = self._in_flight.popleft()
+        token_ids, peaks = arrival.wait()
+        return samples_of(token_ids, peaks, positions)
+
+    def _go(self) -> None:
+        positions = [s.position + ahead for s, ahead in zip(self._sessions, self._ahead, strict=True)]
+        arrival = self._engine.placement.to_host(*self._engine.decode.advance(self._sessions))
+        for session in self._sessions:
+            session.advance(1)
+        self._in_flight.append((arrival, positions))
 
 
 def samples_of(token_ids: Tensor, peaks: Tensor, positions: Sequence[int]) -> list[Sample]:

@@ -70,7 +70,7 @@ class Placement:
     def to_host(self, *tensors: Tensor) -> Arrival:
         """Copies that go on while the device computes what comes after."""
         if not self.pins_memory:
-            return Arrival(tuple(tensor.cpu() for tensor in tensors))
+            return Arrival(tuple(tensor.to("cpu", copy=True) for tensor in tensors))
         targets = tuple(torch.empty(t.shape, dtype=t.dtype, pin_memory=True) for t in tensors)
         for target, tensor in zip(targets, tensors, strict=True):
             target.copy_(tensor, non_blocking=True)

@@ -1,0 +1,176 @@
+"""A run of decode steps over static buffers gives the tokens that one step after another gives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="needs torch: pip install 'influence[torch]'")
+
+from influence.engines.base import Step
+from influence.engines.sampling import Draw, SamplingParams
+from influence.engines.torch import placement
+from influence.engines.torch.engine import TorchEngine
+from influence.errors import ContextFull, InvalidParameter, NumericError, OutOfMemory
+from influence.models.spec import Rope
+from support.random_specs import Extras, random_weights, small_spec
+
+# Ropes that differ between sessions, windows, a softcap: everything that the buffers must carry.
+SPEC = small_spec(
+    ropes=(Rope(1e4, 8), Rope(1e2, 4)),
+    layer_rope=(0, 1),
+    layer_window=(None, 9),
+    attention_softcap=20.0,
+)
+WEIGHTS = random_weights(SPEC, Extras(biases=True))
+MIXED = [
+    SamplingParams(temperature=0.0),
+    SamplingParams(temperature=1.0, seed=1),
+    SamplingParams(temperature=1.3, top_k=9, top_p=0.9, min_p=0.01, seed=2),
+]
+
+
+def engine_of(n_blocks: int = 30, **changes: object) -> TorchEngine:
+    where = replace(placement.on_cpu(), **changes)
+    return TorchEngine(SPEC, WEIGHTS, where, n_blocks=lambda: n_blocks)
+
+
+class Recorded:
+    """A stand-in for graphs: steps are run thrice when they are made, as a capture does, and counted after."""
+
+    def __init__(self) -> None:
+        self.n_made = self.n_replays = 0
+
+    def __call__(self, step: Callable[[], None]) -> Callable[[], None]:
+        self.n_made += 1
+        for _ in range(3):
+            step()
+
+        def replay() -> None:
+            self.n_replays += 1
+            step()
+
+        return replay
+
+
+def begun(engine: TorchEngine, n: int, depth: int = 250, context: int = 512) -> list[Step]:
+    """Sessions with prompts of `depth` and more tokens, and the first token to decode of each."""
+    steps = []
+    for seed in range(n):
+        ids = [int(i) for i in np.random.default_rng(seed).integers(0, SPEC.vocab_size, depth + seed)]
+        session = engine.new_session(context)
+        engine.forward([Step(session, ids, 0)])
+        steps.append(Step(session, [seed]))
+    return steps
+
+
+def draws_of(steps: list[Step], params: list[SamplingParams]) -> list[Draw]:
+    return [
+        Draw(row, step.session.position + 1, one, n_logprobs=-1)
+        for row, (step, one) in enumerate(zip(steps, params, strict=True))
+    ]
+
+
+def one_by_one(engine: TorchEngine, n_sessions: int, params: list[SamplingParams], n: int) -> list[list[int]]:
+    steps, found = begun(engine, n_sessions), []
+    for _ in range(n):
+        draws = draws_of(steps, params)
+        engine.forward(steps)
+        found.append([sample.token_id for sample in engine.sample(draws)])
+        steps = [Step(step.session, [token]) for step, token in zip(steps, found[-1], strict=True)]
+    return found
+
+
+@pytest.mark.parametrize(
+    "params", [MIXED[:1] * 3, [MIXED[1], MIXED[0], MIXED[1]], MIXED], ids=["greedy", "drawn", "mixed"]
+)
+@pytest.mark.parametrize("graphs", [False, True])
+def test_a_run_ahead_gives_the_tokens_of_single_steps(params: list[SamplingParams], graphs: bool) -> None:
+    """They cross blocks at different steps, and outgrow the narrowest tables."""
+    n, expected = 12, one_by_one(engine_of(), 3, params, 12)
+    recorded = Recorded()
+    engine = engine_of(graph=recorded) if graphs else engine_of()
+    steps = begun(engine, 3)
+    run = engine.decode_ahead(steps, draws_of(steps, params))
+    assert run is not None
+    found = []
+    for _ in range(n - 1):
+        run.launch()
+        assert run.n_in_flight == 2
+        found.append([sample.token_id for sample in run.take()])
+    found.append([sample.token_id for sample in run.take()])
+    assert run.n_in_flight == 0
+    assert found == expected
+    assert [step.session.position for step in steps] == [250 + n, 251 + n, 252 + n]
+    if graphs:
+        assert (recorded.n_made, recorded.n_replays) == (2, n)  # two widths of one kind
+
+
+def test_a_session_that_is_rewound_after_a_run_goes_on_as_if_it_had_never_run_ahead() -> None:
+    engine = engine_of()
+    steps = begun(engine, 2)
+    expected = one_by_one(engine_of(), 2, MIXED[:2], 4)
+    run = engine.decode_ahead(steps, draws_of(steps, MIXED[:2]))
+    assert run is not None
+    run.launch()
+    first = [sample.token_id for sample in run.take()]
+    for step in steps:
+        step.session.rewind(step.session.position - 1)
+    steps = [Step(step.session, [token]) for step, token in zip(steps, first, strict=True)]
+    draws = draws_of(steps, MIXED[:2])
+    engine.forward(steps)
+    again = [sample.token_id for sample in engine.sample(draws)]
+    assert [first, again] == expected[:2]
+
+
+def test_a_run_stops_at_the_context_and_when_blocks_are_out_having_changed_nothing() -> None:
+    engine = engine_of()
+    steps = begun(engine, 1, depth=60, context=62)
+    run = engine.decode_ahead(steps, draws_of(steps, MIXED[:1]))
+    assert run is not None
+    run.launch()
+    with pytest.raises(ContextFull):
+        run.launch()
+    assert (steps[0].session.position, run.n_in_flight) == (62, 2)
+
+    engine = engine_of(n_blocks=1)
+    steps = begun(engine, 1, depth=62)
+    run = engine.decode_ahead(steps, draws_of(steps, MIXED[:1]))
+    assert run is not None
+    run.launch()
+    with pytest.raises(OutOfMemory):
+        run.launch()
+    assert (steps[0].session.position, run.n_in_flight) == (64, 2)
+
+
+def test_a_forward_ends_a_run_and_what_is_in_flight_can_still_be_taken() -> None:
+    engine = engine_of()
+    steps = begun(engine, 1)
+    run = engine.decode_ahead(steps, draws_of(steps, MIXED[:1]))
+    other = engine.new_session(64)
+    engine.forward([Step(other, [1])])
+    assert run is not None and len(run.take()) == 1
+    with pytest.raises(InvalidParameter, match="run"):
+        run.launch()
+
+
+def test_what_needs_the_host_does_not_run_ahead() -> None:
+    engine = engine_of()
+    steps = begun(engine, 1)
+    [draw] = draws_of(steps, MIXED[:1])
+    assert engine.decode_ahead(steps, [replace(draw, n_logprobs=0)]) is None
+    assert engine.decode_ahead([Step(steps[0].session, [1, 2])], [draw]) is None
+    assert engine_of(samples_on_device=False).decode_ahead(steps, [draw]) is None
+
+
+def test_a_row_that_is_no_number_is_an_error_with_its_position_when_it_is_taken() -> None:
+    engine = engine_of()
+    steps = begun(engine, 1)
+    engine._kv[:] = torch.nan
+    run = engine.decode_ahead(steps, draws_of(steps, MIXED[:1]))
+    assert run is not None
+    with pytest.raises(NumericError, match="position 251"):
+        run.take()
