@@ -268,6 +268,15 @@ def test_what_does_not_come_right_has_its_own_error_and_next_step(
     assert not FOLDER.exists() or content_of(FOLDER) == {}
 
 
+def test_a_gated_model_is_refused_before_a_folder_is_made(run: Run, fake_hub: FakeHub) -> None:
+    fake_hub.add_repo(NAME, demo_files(), gated="auto")
+    for more in ([], ["--dry-run"]):
+        outcome = run("download", NAME, *more)
+        assert (outcome.exit_code, outcome.stdout) == (1, "")
+        assert "its licence must be accepted first" in outcome.stderr
+    assert not Path("models").exists()
+
+
 def test_names_that_lead_out_are_not_even_chosen(run: Run, fake_hub: FakeHub, here: Path) -> None:
     evil = {"../evil.json": b"{}", "../../evil.json": b"{}", "/tmp/evil.json": b"{}"}
     fake_hub.add_repo(NAME, demo_files() | evil)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from influence.errors import (
+    GatedModel,
     HostsDisagree,
     IncompleteModel,
     IntegrityError,
@@ -16,7 +17,7 @@ from influence.errors import (
     UnsafeName,
 )
 from influence.hub.names import RepoId
-from influence.hub.offer import examine
+from influence.hub.offer import check_granted, examine
 from influence.hub.records import RemoteFile
 from support.fake_hub import FakeHub, Virtual
 from support.hub_clients import Connect
@@ -43,6 +44,20 @@ def test_no_byte_of_the_weights_is_asked_for(fake_hub: FakeHub, connect: Connect
     fake_hub.add_repo("org/name", CONFIG | INDEX | SHARDS)
     examine(connect(), REPO)
     assert not any("-of-" in request.path for request in fake_hub.log)
+
+
+def test_who_may_not_have_a_gated_model_learns_it_before_a_download_begins_d25(
+    fake_hub: FakeHub, connect: Connect
+) -> None:
+    """Its list is for everybody; its bytes are not, so one of the largest file is asked for."""
+    fake_hub.add_repo("org/name", CONFIG | SHARDS, gated="manual")
+    fake_hub.add_token("hf_granted", "org/name")
+    offer = examine(connect(), REPO)
+    with pytest.raises(GatedModel):
+        check_granted(connect(), offer)
+    assert fake_hub.bytes_served == 0
+    check_granted(connect(token="hf_granted"), offer)
+    assert fake_hub.bytes_served == 1
 
 
 def test_an_index_that_names_a_shard_which_is_not_there_is_refused_d47(

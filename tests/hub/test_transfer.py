@@ -36,7 +36,6 @@ from support.memory_source import (
     MemoryStream,
     clean_but_short,
     cut_after,
-    dribble,
     expired,
     flipped,
     other_range,
@@ -139,14 +138,6 @@ def test_parts_of_another_content_are_not_used_and_removed_d11(tmp_path: Path) -
     fetch(other, tmp_path, NEWER)
     assert other.bytes_served == 50_001
     assert own_files(tmp_path) == {"manifest.json", "lock"}
-
-
-def test_a_dribbling_line_is_left_for_another_d18(tmp_path: Path) -> None:
-    clock = FreeClock()
-    source = one_file(dribble(clock))
-    fetch(source, tmp_path, connections=1, span_bytes=1 << 20, clock=clock)
-    assert content_of(tmp_path) == source.contents
-    assert source.requests[1][1] == 60
 
 
 def test_retries_are_counted_per_file_and_only_without_progress_d23(tmp_path: Path) -> None:

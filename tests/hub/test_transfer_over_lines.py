@@ -17,6 +17,7 @@ from influence.hub.names import RepoId
 from influence.hub.source import HubSource
 from influence.hub.transfer import Origin, download
 from support.downloads import BLOCK, CONTENT, content_of, options, own_files
+from support.fake_clock import FakeClock
 from support.fake_hub import FakeHub
 from support.hub_clients import Connect
 from support.memory_source import FreeClock, some_bytes
@@ -89,6 +90,26 @@ def test_a_stalled_part_is_restarted_while_the_others_go_on_d17(
     get(connect(silence_s=0.3), told.append)
     assert content_of(tmp_path / "model") == FILES
     assert [event.path for event in told if isinstance(event, events.Retrying)] == [WEIGHTS]
+
+
+class ImpatientClock(FakeClock):
+    """A second passes each time that it is looked at."""
+
+    def monotonic(self) -> float:
+        self.advance(1.0)
+        return self.now
+
+
+def test_a_dribbling_line_is_left_for_another_d18(
+    get: Get, fake_hub: FakeHub, connect: Connect, tmp_path: Path
+) -> None:
+    fake_hub.mode("dribble", path=WEIGHTS, delay_s=0.001, times=1)
+    told: list[events.Event] = []
+    get(connect(clock=ImpatientClock()), told.append, connections=1)
+    assert content_of(tmp_path / "model") == FILES
+    retried = [event for event in told if isinstance(event, events.Retrying)]
+    assert [event.path for event in retried] == [WEIGHTS]
+    assert "bytes came in 60 s" in retried[0].reason
 
 
 @pytest.mark.parametrize(

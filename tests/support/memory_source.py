@@ -129,14 +129,3 @@ def clean_but_short(stream: MemoryStream) -> Iterator[bytes]:
 def flipped(stream: MemoryStream) -> Iterator[bytes]:
     """One bit of the first byte is wrong."""
     yield bytes([stream.data[0] ^ 1]) + stream.data[1:]
-
-
-def dribble(clock: FreeClock) -> Fault:
-    """A byte a second, on that clock."""
-
-    def chunks(stream: MemoryStream) -> Iterator[bytes]:
-        for position in range(len(stream.data)):
-            clock.sleep(1.0)
-            yield stream.data[position : position + 1]
-
-    return chunks

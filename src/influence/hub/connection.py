@@ -1,4 +1,4 @@
-"""One connection's work: it brings spans of files, try after try, and gives up a line that is useless."""
+"""One connection's work: it brings spans of files, try after try."""
 
 from __future__ import annotations
 
@@ -11,27 +11,6 @@ from influence.hub.journal import Cursor
 from influence.hub.pacing import backoff
 from influence.hub.source import Source, Stream
 from influence.hub.spans import Job, Span
-
-_MIN_RATE = 1000  # bytes/s; less over _PACE_S, and another connection is tried
-_PACE_S = 60.0
-
-
-class Pace:
-    """Notices a line that is alive but useless."""
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._since, self._n_bytes = clock.monotonic(), 0
-
-    def came(self, n_bytes: int, what: str) -> None:
-        """LineBroken if less than 1 kB/s came in the last minute."""
-        self._n_bytes += n_bytes
-        elapsed = self._clock.monotonic() - self._since
-        if elapsed < _PACE_S:
-            return
-        if self._n_bytes < _MIN_RATE * elapsed:
-            raise LineBroken(what, f"only {self._n_bytes} bytes came in {elapsed:.0f} s")
-        self._since, self._n_bytes = self._clock.monotonic(), 0
 
 
 class Connection:
@@ -79,14 +58,13 @@ class Connection:
     def _receive(self, span: Span, stream: Stream, cursor: Cursor) -> None:
         job, asked_end, begin = span.job, span.end, span.position
         _check_size(job, stream)
-        pace, n_came = Pace(self._clock), 0
+        n_came = 0
         for chunk in stream.chunks():
             self._check_running()
             n_came += len(chunk)
             if begin + n_came > asked_end:
                 raise RangeRefused(job.path, "more bytes came than were asked for")
             self._feed(job, cursor, memoryview(chunk)[: span.claim(len(chunk))])
-            pace.came(len(chunk), job.path)
             if not span.n_left or not self._may_go_on:  # also where another connection took over the rest
                 break
         if not n_came:
@@ -102,14 +80,13 @@ class Connection:
         span.claim(span.n_left)
 
     def _receive_whole(self, job: Job, stream: Stream) -> None:
-        part, cursor, pace = job.part, Cursor(job.part, 0), Pace(self._clock)
+        part, cursor = job.part, Cursor(job.part, 0)
         _check_size(job, stream)
         for chunk in stream.chunks():
             self._check_running()
             if cursor.position + len(chunk) > part.size_bytes:
                 raise RangeRefused(job.path, f"more than its {part.size_bytes} bytes came")
             self._feed(job, cursor, memoryview(chunk))
-            pace.came(len(chunk), job.path)
         if cursor.position < part.size_bytes:
             raise LineBroken(job.path, f"ended after {cursor.position} of {part.size_bytes} bytes")
 

@@ -63,6 +63,17 @@ def examine(
     return Offer(found, selection, witness.endpoint.host if witness else "")
 
 
+def check_granted(hub: Hub, offer: Offer) -> None:
+    """Raises GatedModel where everybody may see the list, but not we the bytes.
+
+    One byte of the largest file is asked for: some files of a gated model, its
+    README say, may be for everybody.
+    """
+    if offer.revision.gated:
+        largest = max(offer.selection.chosen, key=lambda file: file.size_bytes or 0)
+        hub.file_facts(offer.revision.repo, offer.revision.sha, largest.path)
+
+
 def _confirmed(
     files: Sequence[RemoteFile], hub: Hub, witness: Hub, repo: RepoId, revision: str, sha: str
 ) -> tuple[RemoteFile, ...]:

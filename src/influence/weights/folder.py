@@ -111,7 +111,9 @@ def _refuse_without_weights(folder: Path, names: list[str], adapters: list[str])
             )
     holds = f"; it holds {_listed(names)}" if names else ""
     raise ModelFilesMissing(
-        folder, f"has no weights (*.safetensors){holds}", hint="check the path, or download the model again"
+        folder,
+        f"has no weights (*.safetensors){holds}",
+        hint="name a model that holds them; a download of this one may have left them out",
     )
 
 

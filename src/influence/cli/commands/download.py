@@ -187,7 +187,7 @@ def _download(wish: Wish, *, as_json: bool, quiet: bool) -> None:
 def _asked(wish: Wish, *, as_json: bool, quiet: bool) -> Iterator[tuple[Hub, Offer, Display]]:
     """A client of the hub, what it offers, and where to show what follows."""
     from influence.cli.transfer_display import display_for
-    from influence.hub.offer import examine
+    from influence.hub.offer import check_granted, examine
 
     doing = f"asking {wish.hub.endpoint.host} about {wish.repo}"
     with ExitStack() as stack:
@@ -204,6 +204,7 @@ def _asked(wish: Wish, *, as_json: bool, quiet: bool) -> Iterator[tuple[Hub, Off
         offer = examine(
             client, wish.repo, wish.revision, include=wish.include, exclude=wish.exclude, witness=witness
         )
+        check_granted(client, offer)
         if offer.revision.repo != wish.repo:
             display.note(f"{client.endpoint.host} calls {wish.repo} {offer.revision.repo} now")
         yield client, offer, display
