@@ -140,10 +140,11 @@ std::vector<RopeShape> rope_shapes(const std::vector<std::pair<int64_t, bool>>& 
   return shapes;
 }
 
-DType kv_dtype(const std::string& name) {
-  if (name == "f32") return DType::kF32;
-  require(name == "f16", "the KV cache holds f32 or f16");
-  return DType::kF16;
+KvType kv_type_named(const std::string& name) {
+  if (name == "f32") return KvType::kF32;
+  if (name == "f16") return KvType::kF16;
+  require(name == "q8", "the KV cache holds f32, f16 or q8");
+  return KvType::kQ8;
 }
 
 // The decoder and the Python objects whose memory it reads.
@@ -279,7 +280,7 @@ void bind_decoder(nb::module_& m) {
             kept.append(layers);
             auto decoder = std::make_unique<Decoder>(spec, weights_of(outer, layers),
                                                      select_kernels(detect_cpu(), kernels),
-                                                     n_threads, kv_dtype(kv_type), kv_blocks);
+                                                     n_threads, kv_type_named(kv_type), kv_blocks);
             new (self) PyDecoder{std::move(kept), std::move(decoder)};
           },
           "spec"_a, "outer"_a, "layers"_a, "kernels"_a, "n_threads"_a, "kv_type"_a, "kv_blocks"_a)
@@ -356,7 +357,7 @@ NB_MODULE(_native, m) {
   m.def(
       "kv_block_bytes",
       [](const Spec& spec, const std::string& kv_type) {
-        return KvCache::block_bytes(spec, kv_dtype(kv_type));
+        return KvCache::block_bytes(spec, kv_type_named(kv_type));
       },
       "spec"_a, "kv_type"_a);
   m.def("watch_mapped_file", &watch_mapped_file, "address"_a, "length"_a, "path"_a);

@@ -220,6 +220,7 @@ class Kernels {
 
   const AttentionKernel& attention_of(const Array& keys, const Array& values,
                                       int64_t head_dim) const {
+    if (keys.dtype() == nb::dtype<uint8_t>()) return q8_attention_of(keys, values, head_dim);
     require_rows(keys, "keys");
     require_rows(values, "values");
     require(head_dim > 0 && size_of(keys, 0) == head_dim && size_of(values, 1) == head_dim &&
@@ -229,7 +230,17 @@ class Kernels {
     DType dtype = dtype_of(keys);
     require(dtype != DType::kBF16 && dtype_of(values) == dtype,
             "keys and values must both be float32 or both float16");
-    return table_.attention[static_cast<int>(dtype)];
+    return table_.attention[static_cast<int>(dtype == DType::kF32 ? KvType::kF32 : KvType::kF16)];
+  }
+
+  const AttentionKernel& q8_attention_of(const Array& keys, const Array& values,
+                                         int64_t head_dim) const {
+    for (const Array* half : {&keys, &values}) {
+      require(half->dtype() == nb::dtype<uint8_t>() && half->ndim() == 1 && half->stride(0) == 1 &&
+                  size_of(*half, 0) == kv_bytes(KvType::kQ8, head_dim),
+              "keys and values of q8 are 64 * (head_dim + 4) bytes each");
+    }
+    return table_.attention[static_cast<int>(KvType::kQ8)];
   }
 
   const KernelTable& table_;

@@ -16,8 +16,10 @@
 #include <span>
 #include <vector>
 
+#include "attention.h"
 #include "kernels/kernels.h"
 #include "kv_cache.h"
+#include "pass.h"
 #include "spec.h"
 #include "thread_pool.h"
 #include "weights.h"
@@ -35,7 +37,7 @@ class Decoder {
  public:
   // Throws InvalidArgument if weights and spec do not fit each other.
   Decoder(Spec spec, DecoderWeights weights, const KernelTable& kernels, int n_threads,
-          DType kv_type, int64_t kv_blocks);
+          KvType kv_type, int64_t kv_blocks);
 
   const Spec& spec() const { return spec_; }
   const KernelTable& kernels() const { return kernels_; }
@@ -52,43 +54,16 @@ class Decoder {
   int64_t n_logits() const { return n_logits_; }
 
  private:
-  // The part of a step that runs in one pass.
-  struct Segment {
-    Session* session;
-    const int32_t* token_ids;
-    int64_t n_tokens;
-    int64_t n_logits;  // its last tokens that give a logit row
-    int64_t position;  // of its first token
-    int64_t row;       // of its first token in the activations
-  };
-  struct Row {  // one token of the pass
-    const Segment* segment;
-    int32_t token_id;
-    int64_t position;
-  };
-  // Queries of one KV head that attention takes together.
-  struct AttentionTask {
-    const Segment* segment;
-    int64_t first_token, n_tokens;  // within the segment
-    int64_t kv_head;
-    int64_t first_head, n_heads;
-  };
   // A matrix product of a pass.
   struct Product {
     const Linear* linear;
     float* out;             // (n_tokens, linear->weight.rows)
     bool residual = false;  // out += residual_scale * product, instead of out = product
   };
-  struct Scratch {                              // of one thread
-    std::vector<float> queries, out, max, sum;  // attention's state
-    std::vector<float> product;
-  };
-
-  void check_steps(std::span<const Step> steps) const;
+  void check_steps(std::span<const Step> steps);
   void reserve_blocks(std::span<const Step> steps);
   void run_passes(std::span<const Step> steps);
   void run_pass();
-  void plan_attention();
   void make_room(int64_t n_tokens);
 
   // Stages of a pass, run by all threads together.
@@ -96,22 +71,37 @@ class Decoder {
   void layer(Team& team, int64_t index);
   void attention(Team& team, int64_t index);
   void mlp(Team& team, const LayerWeights& weights);
+  void finish_attention_branch(Team& team, const LayerWeights& weights);
   void add_branches(Team& team, const LayerWeights& weights);
   void head(Team& team);
 
-  // What one thread does for one row, task or head.
-  void rope_angles(int64_t row);
+  // body(row, slot) for every row of a product's input. A slot is the row's place
+  // in normed_ and prepared_: its own number; but where there is one row, every
+  // thread works it out for itself, in the slot of the thread's number, because
+  // that takes less time than waiting for another's.
+  template <class Body>
+  void for_each_input(Team& team, int64_t n_rows, const Body& body);
+  static int64_t first_slot(const Team& team, int64_t n_rows) {
+    return n_rows == 1 ? team.thread() : 0;
+  }
   void normalise(const NormWeights& weights, const float* x, int64_t n, float* out) const;
-  void normalise_heads(const NormWeights& weights, float* x, int64_t n_heads) const;
-  void turn_heads(int64_t layer, int64_t row, float* x, int64_t n_heads) const;
-  void finish_qkv(int64_t layer, int64_t row);
-  void attend(int64_t layer, const AttentionTask& task, Scratch& scratch);
-  void attend_block(int64_t layer, const AttentionTask& task, int64_t block, Scratch& scratch);
-  void mlp_input(const LayerWeights& weights, int64_t row, std::span<const Product> products);
-  void prepare(const float* x, int64_t row, std::span<const Product> products);
-  void multiply(Team& team, std::span<const Product> products, int64_t n_tokens);
-  void multiply_rows(const Product& product, int64_t first_row, int64_t n_rows, int64_t n_tokens,
-                     Scratch& scratch);
+  void prepare(const float* x, int64_t slot, std::span<const Product> products);
+
+  // All products of one input.
+  void multiply(Team& team, std::span<const Product> products, int64_t n_rows);
+  // The same, of products with equally many rows; finish(first, n) once outputs
+  // [first, first + n) of all products and tokens are there.
+  template <class Finish>
+  void multiply_together(Team& team, std::span<const Product> products, int64_t n_rows,
+                         const Finish& finish);
+  const MatmulKernel& kernel_of(const Product& product) const {
+    return kernels_.matmul[static_cast<int>(product.linear->weight.dtype)];
+  }
+  int64_t rows_per_task(const Product& product, int64_t all_rows, const Team& team) const;
+  void multiply_rows(const Team& team, const Product& product, int64_t first, int64_t n,
+                     int64_t n_tokens);
+  void multiply_piece(const Team& team, const Product& product, int64_t first, int64_t n,
+                      int64_t n_tokens);
 
   float* row_of(std::vector<float>& activations, int64_t row, int64_t cols) const {
     return activations.data() + row * cols;
@@ -123,16 +113,18 @@ class Decoder {
   const KernelTable& kernels_;
   ThreadPool pool_;
   std::shared_ptr<KvCache> cache_;
-  const int64_t max_tokens_;  // of one pass; bounds the activations
-  int64_t angles_per_row_ = 0;
+  const int64_t max_tokens_;         // of one pass; bounds the activations
+  const int64_t weights_per_token_;  // numbers
+  Attention attention_;
 
   // The pass that runs now.
   std::vector<Segment> segments_;
   std::vector<Row> rows_;
-  std::vector<int64_t> logit_rows_;  // rows of activations that give logits
-  std::vector<AttentionTask> attention_tasks_;
+  std::vector<int64_t> logit_rows_;       // rows of activations that give logits
+  std::vector<const Session*> sessions_;  // of the steps
 
-  // Activations, (n_tokens, ...); grown to the largest pass so far.
+  // Activations, (n_rows, ...), of at least as many rows as there are threads;
+  // grown to the largest pass so far.
   int64_t room_ = 0;
   std::vector<float> x_;          // hidden: the residual stream
   std::vector<float> normed_;     // hidden: a block's input after its norm
@@ -141,9 +133,8 @@ class Decoder {
   std::vector<float> attn_out_;   // hidden: where o's product is not added at once
   std::vector<float> mlp_out_;    // hidden: likewise of down's
   std::vector<float> gate_, up_;  // intermediate
-  std::vector<float> cos_, sin_;  // angles_per_row: the ropes' pairs, one rope after the other
   std::array<AlignedBuffer, kDTypeCount> prepared_;  // inputs of products, by the weights' dtype
-  std::vector<Scratch> scratch_;                     // by thread
+  std::vector<std::vector<float>> products_;         // by thread, of what is to be added
 
   std::vector<float> logits_;
   int64_t n_logits_ = 0;

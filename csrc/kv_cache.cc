@@ -5,22 +5,20 @@
 #include <cstring>
 #include <limits>
 
-#include "kernels/kernels.h"
-
 namespace influence {
 namespace {
 
-int64_t half_block_bytes(const Spec& spec, DType type) {
-  return round_up(kBlockPositions * spec.head_dim * dtype_bytes(type), kAlignment);
+int64_t half_block_bytes(const Spec& spec, KvType type) {
+  return round_up(kv_bytes(type, spec.head_dim), kAlignment);
 }
 
 }  // namespace
 
-int64_t KvCache::block_bytes(const Spec& spec, DType type) {
+int64_t KvCache::block_bytes(const Spec& spec, KvType type) {
   return spec.n_layers * spec.n_kv_heads * 2 * half_block_bytes(spec, type);
 }
 
-KvCache::KvCache(const Spec& spec, DType type, int64_t n_blocks)
+KvCache::KvCache(const Spec& spec, KvType type, int64_t n_blocks)
     : type_(type),
       n_kv_heads_(spec.n_kv_heads),
       half_bytes_(half_block_bytes(spec, type)),

@@ -5,31 +5,31 @@
 //     block: layer 0 [head 0: keys (head_dim, P), values (P, head_dim)] [head 1] ...  layer 1 ...
 //
 // with P = kBlockPositions. Keys are transposed so that attention's lanes are
-// positions. Blocks are counted by reference: sessions forked from each other
-// share the blocks below the fork, and who writes into a shared one copies it.
+// positions; kv_bytes() says what a half holds. Blocks are counted by reference: sessions forked
+// from each other share the blocks below the fork, and who writes into a shared one copies it.
 #pragma once
 
 #include <memory>
 #include <vector>
 
 #include "base.h"
+#include "kernels/kernels.h"
 #include "spec.h"
-#include "tensor.h"
 
 namespace influence {
 
 class KvCache {
  public:
   // Address space for n_blocks is reserved at once; memory comes as it is used.
-  KvCache(const Spec& spec, DType type, int64_t n_blocks);
+  KvCache(const Spec& spec, KvType type, int64_t n_blocks);
   ~KvCache();
   KvCache(const KvCache&) = delete;
   KvCache& operator=(const KvCache&) = delete;
 
   // Bytes of one block.
-  static int64_t block_bytes(const Spec& spec, DType type);
+  static int64_t block_bytes(const Spec& spec, KvType type);
 
-  DType type() const { return type_; }
+  KvType type() const { return type_; }
   int64_t bytes_per_block() const { return block_bytes_; }
   int64_t n_blocks() const { return static_cast<int64_t>(references_.size()); }
   int64_t n_free() const { return static_cast<int64_t>(free_.size()); }
@@ -49,7 +49,7 @@ class KvCache {
   }
 
  private:
-  const DType type_;
+  const KvType type_;
   const int64_t n_kv_heads_;
   const int64_t half_bytes_;  // the keys, or the values, of one head in one block
   const int64_t block_bytes_;

@@ -11,7 +11,7 @@ void pack(const Matrix& source, DType packed, const KernelTable& kernels, int n_
           void* out) {
   std::vector<std::vector<float>> rows(n_threads, std::vector<float>(source.cols));
   ThreadPool pool(n_threads);
-  pool.run([&](Team& team) {
+  pool.run(n_threads, [&](Team& team) {
     float* row = rows[team.thread()].data();
     team.for_each(ceil_div(source.rows, kPanelRows), [&](int64_t index) {
       char* panel = static_cast<char*>(out) + index * panel_bytes(packed, source.cols);

@@ -84,4 +84,16 @@ void check_model(const Spec& spec, const DecoderWeights& weights) {
   for (const LayerWeights& layer : weights.layers) check_layer(spec, layer);
 }
 
+int64_t DecoderWeights::n_per_token() const {
+  const Matrix output = head().weight;
+  int64_t numbers = output.rows * output.cols;
+  for (const LayerWeights& layer : layers) {
+    for (const Linear* linear :
+         {&layer.q, &layer.k, &layer.v, &layer.o, &layer.gate, &layer.up, &layer.down}) {
+      numbers += linear->weight.rows * linear->weight.cols;
+    }
+  }
+  return numbers;
+}
+
 }  // namespace influence

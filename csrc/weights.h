@@ -39,6 +39,11 @@ struct DecoderWeights {
   NormWeights final_norm;
   Linear lm_head;  // absent: tied to embed
   std::vector<LayerWeights> layers;
+
+  // What gives the logits.
+  Linear head() const { return lm_head.exists() ? lm_head : Linear{embed, {}}; }
+  // Numbers in the matrices that a token meets.
+  int64_t n_per_token() const;
 };
 
 // Throws InvalidArgument, naming the slot, unless the weights have the shapes

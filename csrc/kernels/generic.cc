@@ -5,6 +5,7 @@
 #include <bit>
 #include <cmath>
 #include <cstring>
+#include <type_traits>
 
 #include "pack_rows.h"
 #include "packed_rows.h"
@@ -24,6 +25,7 @@ struct BF16 {
 };
 
 inline float to_float(float x) { return x; }
+inline float to_float(int8_t x) { return x; }
 
 inline float to_float(BF16 x) { return std::bit_cast<float>(uint32_t{x.bits} << 16); }
 
@@ -115,11 +117,21 @@ void store_kv(const float* key, const float* value, int64_t head_dim, int64_t sl
 float capped(float x, float cap) { return cap == 0 ? x : cap * std::tanh(x / cap); }
 
 template <class Element>
+const float* scales_of(const void* numbers, int64_t head_dim) {
+  if (!std::is_same_v<Element, int8_t>) return nullptr;
+  return q8_scales(const_cast<void*>(numbers), head_dim);
+}
+
+float weight_of(float x) { return x < kLeastExponent ? 0 : std::exp(x); }
+
+template <class Element>
 void attend_one(const AttendArgs& a, int64_t i) {
   const auto* keys = static_cast<const Element*>(a.keys);
   const auto* values = static_cast<const Element*>(a.values);
   const float* q = a.q + i * a.head_dim;
   float* out = a.out + i * a.head_dim;
+  const float* key_scales = scales_of<Element>(a.keys, a.head_dim);
+  const float* value_scales = scales_of<Element>(a.values, a.head_dim);
   float scores[kBlockPositions] = {};
   for (int64_t d = 0; d < a.head_dim; ++d) {
     for (int j = a.first[i]; j < a.last[i]; ++j) {
@@ -128,15 +140,17 @@ void attend_one(const AttendArgs& a, int64_t i) {
   }
   float new_max = a.max[i];
   for (int j = a.first[i]; j < a.last[i]; ++j) {
+    if (key_scales != nullptr) scores[j] *= key_scales[j];
     scores[j] = capped(scores[j], a.softcap);
     new_max = scores[j] > new_max ? scores[j] : new_max;
   }
-  float factor = std::exp(a.max[i] - new_max);
+  float factor = weight_of(a.max[i] - new_max);
   float sum = a.sum[i] * factor;
   for (int64_t d = 0; d < a.head_dim; ++d) out[d] *= factor;
   for (int j = a.first[i]; j < a.last[i]; ++j) {
-    float p = std::exp(scores[j] - new_max);
+    float p = weight_of(scores[j] - new_max);
     sum += p;
+    if (value_scales != nullptr) p *= value_scales[j];
     for (int64_t d = 0; d < a.head_dim; ++d) out[d] += p * to_float(values[j * a.head_dim + d]);
   }
   a.max[i] = new_max;
@@ -271,7 +285,7 @@ const KernelTable generic_table = {
     .supported = supported,
     .matmul = {matmul_kernel<float>(), matmul_kernel<F16>(), matmul_kernel<BF16>(),
                packed_kernel<DType::kQ8>(), packed_kernel<DType::kQ4>()},
-    .attention = {attention_kernel<float>(), attention_kernel<F16>()},
+    .attention = {attention_kernel<float>(), attention_kernel<F16>(), {store_q8, attend<int8_t>}},
     .load_row = load_row,
     .pack_row = pack_row,
     .rms_norm = rms_norm,

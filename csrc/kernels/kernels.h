@@ -27,6 +27,22 @@ inline constexpr int64_t kBlockPositions = 64;
 // The most queries that one `attend` call covers; bounds its scratch on the stack.
 inline constexpr int64_t kMaxQueries = 16;
 
+// How keys and values are kept: q8 is a byte for each number from -127 to 127 and
+// a scale for each head of a position, its largest number / 127.
+enum class KvType : uint8_t { kF32, kF16, kQ8 };
+inline constexpr int kKvTypeCount = 3;
+
+// Bytes of a block's keys, or of its values, of one head: its numbers, for q8
+// followed by the scales of its slots, (kBlockPositions,) float32.
+static constexpr int64_t kv_bytes(KvType type, int64_t head_dim) {
+  constexpr int64_t kNumberBytes[kKvTypeCount] = {4, 2, 1};
+  const int64_t scales = type == KvType::kQ8 ? sizeof(float) : 0;
+  return kBlockPositions * (head_dim * kNumberBytes[static_cast<int>(type)] + scales);
+}
+
+// ln(2^-100): exponentials of less are 0 in attention.
+inline constexpr float kLeastExponent = -69.3f;
+
 // y = x @ W^T for one dtype of W. Activations are first prepared (converted to
 // what the inner loop eats: float32, bfloat16, int8 with scales), once
 // for all matrices that share the input.
@@ -61,26 +77,34 @@ struct MatmulKernel {
 //     s_j = softcap(q_i . k_j)             softcap(s) = c * tanh(s / c); c = 0: none
 //     m' = max(m_i, max_j s_j);  c = exp(m_i - m')
 //     l_i = l_i * c + sum_j exp(s_j - m');  o_i = o_i * c + sum_j exp(s_j - m') * v_j;  m_i = m'
+// where an exponential below 2^-100 is 0: no float32 sum beside a 1 notices it, and
+// subnormal numbers, which it would lead to, take a hundred cycles each.
 // A query whose range is empty is left as it was. Slots outside the range may
 // hold anything, NaN too, and must not matter.
 struct AttendArgs {
   const float* q;     // (n_queries, head_dim), scaled by attention_scale already
   int64_t n_queries;  // 1 to kMaxQueries
   int64_t head_dim;
-  const void* keys;    // (head_dim, kBlockPositions): a slot is a column
-  const void* values;  // (kBlockPositions, head_dim)
+  const void* keys;    // (head_dim, kBlockPositions): a slot is a column    for both see
+  const void* values;  // (kBlockPositions, head_dim)                        kv_bytes()
   const int* first;    // (n_queries,)
   const int* last;     // (n_queries,)
   float softcap;
   float* max;  // (n_queries,) m, -infinity at the start
   float* sum;  // (n_queries,) l, 0 at the start
   float* out;  // (n_queries, head_dim) o, 0 at the start
+
+  // The block that will be asked for next, brought near meanwhile; null: none.
+  const void* next_keys = nullptr;
+  const void* next_values = nullptr;
 };
 
-// Attention over a KV cache of one element type (float32 or float16). A value
-// out of float16's range is stored as the nearest finite one.
+// Attention over a KV cache of one type. A value out of float16's range is stored
+// as the nearest finite one; a row for q8 that holds NaN or infinity gets the
+// scale NaN, so that what it touches is seen.
 struct AttentionKernel {
-  // Put a key into column `slot` of a block of keys, a value into row `slot` of a block of values.
+  // Put a key into column `slot` of a block of keys, a value into row `slot` of a
+  // block of values, and for q8 their scales beside them.
   void (*store)(const float* key,    // (head_dim,)
                 const float* value,  // (head_dim,)
                 int64_t head_dim, int64_t slot, void* keys, void* values);
@@ -91,8 +115,8 @@ struct KernelTable {
   const char* name;
   bool (*supported)(const CpuFeatures& cpu);
 
-  MatmulKernel matmul[kDTypeCount];  // by the dtype of the weights
-  AttentionKernel attention[2];      // by the type of the cache: kF32, kF16
+  MatmulKernel matmul[kDTypeCount];         // by the dtype of the weights
+  AttentionKernel attention[kKvTypeCount];  // by the type of the cache
 
   // out = float32(row) * scale, for a row of weights that are not packed (n,)
   void (*load_row)(DType dtype, const void* row, float scale, int64_t n, float* out);

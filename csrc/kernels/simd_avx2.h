@@ -48,10 +48,14 @@ inline Vector load(const BF16* p) {
   __m128i halves = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
   return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(halves), 16));
 }
-template <class Half>
-inline Vector load(const Half* p, int64_t n) {
-  Half some[kLanes] = {};
-  memcpy(some, p, static_cast<size_t>(n < kLanes ? n : kLanes) * sizeof(Half));
+inline Vector load(const int8_t* p) {
+  __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p));
+  return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes));
+}
+template <class Element>
+inline Vector load(const Element* p, int64_t n) {
+  Element some[kLanes] = {};
+  memcpy(some, p, static_cast<size_t>(n < kLanes ? n : kLanes) * sizeof(Element));
   return load(some);
 }
 

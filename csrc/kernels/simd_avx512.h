@@ -65,6 +65,14 @@ inline Vector load(const BF16* p) {
 }
 inline Vector load(const BF16* p, int64_t n) { return widen_bf16(load_halves(p, n)); }
 
+inline Vector load(const int8_t* p) {
+  return _mm512_cvtepi32_ps(
+      _mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
+}
+inline Vector load(const int8_t* p, int64_t n) {
+  return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_maskz_loadu_epi8(lanes_between(0, n), p)));
+}
+
 inline void store(float* p, Vector x) { _mm512_storeu_ps(p, x); }
 inline void store(float* p, Vector x, int64_t n) {
   _mm512_mask_storeu_ps(p, lanes_between(0, n), x);

@@ -1,8 +1,8 @@
 // One block of attention: 64 positions of a KV head for the queries that share
-// it. Include a simd_*.h and vector_math.h first.
+// it. Include a simd_*.h, vector_math.h and plain_rows.h first.
 //
 // Bytes moved: the block's keys and values once, 64 * head_dim * 2 elements (16
-// KiB as float16 at head_dim 64: L1); queries and outputs stay in L1 too.
+// KiB as float16 at head_dim 64, 8 as q8: L1); queries and outputs stay in L1 too.
 // Bound: with one query the cache that the block comes from; with a group of
 // them the FMA units.
 //
@@ -41,9 +41,16 @@ void store_kv(const float* key, const float* value, int64_t head_dim, int64_t sl
   convert(value, head_dim, static_cast<Element*>(values) + slot * head_dim);
 }
 
+// Asks for a row of the next block, at the pace at which this one's are used: the
+// hardware's own prefetcher starts anew at every block.
+template <class Element>
+inline void bring_near(const Element* row, int64_t n) {
+  for (int64_t i = 0; i < n; i += kAlignment / sizeof(Element)) __builtin_prefetch(row + i);
+}
+
 // scores[i][j] = q_i . k_j for all slots of the block, valid or not.
 template <class Element, int kQueries>
-void score_tile(const Element* keys, const float* q, int64_t head_dim,
+void score_tile(const Element* keys, const Element* next, const float* q, int64_t head_dim,
                 float (*scores)[kBlockPositions]) {
   for (int64_t j = 0; j < kBlockPositions; j += kTileVectors * kLanes) {
     Vector sum[kQueries][kTileVectors];
@@ -53,6 +60,7 @@ void score_tile(const Element* keys, const float* q, int64_t head_dim,
       for (int v = 0; v < kTileVectors; ++v) sum[i][v] = zero();
     }
     for (int64_t d = 0; d < head_dim; ++d) {
+      if (next != nullptr && j == 0) bring_near(next + d * kBlockPositions, kBlockPositions);
       Vector k[kTileVectors];
       UNROLL
       for (int v = 0; v < kTileVectors; ++v)
@@ -72,14 +80,35 @@ void score_tile(const Element* keys, const float* q, int64_t head_dim,
   }
 }
 
-// Scores of a query become weights exp(s - m'), 0 outside its range; m and l are
-// brought up to date. Returns the factor exp(m - m') of what was summed before.
-inline float soften(float* scores, int64_t first, int64_t last, float cap, float* max_score,
-                    float* sum) {
+inline Vector weight_of(Vector x) {
+  return select(less(x, broadcast(kLeastExponent)), zero(), exp(x));
+}
+
+// The scales of a block's keys or values; null where its numbers are what they are.
+struct Scales {
+  const float* keys = nullptr;
+  const float* values = nullptr;
+};
+
+template <class Element>
+Scales scales_of(const AttendArgs&) {
+  return {};
+}
+template <>
+inline Scales scales_of<int8_t>(const AttendArgs& args) {
+  return {q8_scales(const_cast<void*>(args.keys), args.head_dim),
+          q8_scales(const_cast<void*>(args.values), args.head_dim)};
+}
+
+// Scores of a query become weights exp(s - m') (times a scale), 0 outside its range;
+// m and l are brought up to date. Returns the factor exp(m - m') of what was summed before.
+inline float soften(float* scores, const Scales& scales, int64_t first, int64_t last, float cap,
+                    float* max_score, float* sum) {
   Vector s[kBlockVectors];
   Vector largest = broadcast(*max_score);
   for (int v = 0; v < kBlockVectors; ++v) {
     s[v] = load(scores + v * kLanes);
+    if (scales.keys != nullptr) s[v] = s[v] * load(scales.keys + v * kLanes);
     if (cap != 0) s[v] = broadcast(cap) * tanh(s[v] / broadcast(cap));
     Mask valid = lanes_between(first - v * kLanes, last - v * kLanes);
     s[v] = select(valid, s[v], broadcast(-INFINITY));
@@ -88,11 +117,12 @@ inline float soften(float* scores, int64_t first, int64_t last, float cap, float
   float new_max = max_of(largest);
   Vector total = zero();
   for (int v = 0; v < kBlockVectors; ++v) {
-    Vector p = exp(s[v] - broadcast(new_max));
-    store(scores + v * kLanes, p);
+    Vector p = weight_of(s[v] - broadcast(new_max));
     total = total + p;
+    if (scales.values != nullptr) p = p * load(scales.values + v * kLanes);
+    store(scores + v * kLanes, p);
   }
-  float factor = first_lane(exp(broadcast(*max_score - new_max)));
+  float factor = first_lane(weight_of(broadcast(*max_score - new_max)));
   *max_score = new_max;
   *sum = *sum * factor + sum_of(total);
   return factor;
@@ -102,6 +132,7 @@ inline float soften(float* scores, int64_t first, int64_t last, float cap, float
 template <class Element>
 struct Mix {
   const Element* values;  // (kBlockPositions, head_dim)
+  const Element* next;    // those of the next block, or null
   int64_t head_dim;
   const float (*weights)[kBlockPositions];
   const float* factors;
@@ -117,6 +148,7 @@ template <bool kChecked, class Element, int kQueries, int kVectors>
 inline void mix_slots(const Mix<Element>& m, int64_t d, int64_t width, int begin, int end,
                       Vector (&sum)[kQueries][kVectors]) {
   for (int j = begin; j < end; ++j) {
+    if (m.next != nullptr) bring_near(m.next + j * m.head_dim + d, kVectors * kLanes);
     const Element* row = m.values + j * m.head_dim + d;
     Vector v[kVectors];
     UNROLL
@@ -171,14 +203,23 @@ void attend_tile(const AttendArgs& args, int64_t query) {
   const float* q = args.q + query * args.head_dim;
   const int* first = args.first + query;
   const int* last = args.last + query;
-  score_tile<Element, kQueries>(static_cast<const Element*>(args.keys), q, args.head_dim, scores);
+  const bool is_first = query == 0;  // the others find the next block on its way
+  score_tile<Element, kQueries>(static_cast<const Element*>(args.keys),
+                                static_cast<const Element*>(is_first ? args.next_keys : nullptr), q,
+                                args.head_dim, scores);
+  const Scales scales = scales_of<Element>(args);
   for (int i = 0; i < kQueries; ++i) {
-    factors[i] = soften(scores[i], first[i], last[i], args.softcap, args.max + query + i,
+    factors[i] = soften(scores[i], scales, first[i], last[i], args.softcap, args.max + query + i,
                         args.sum + query + i);
   }
-  Mix<Element> mix = {
-      static_cast<const Element*>(args.values), args.head_dim, scores, factors, first, last,
-      args.out + query * args.head_dim};
+  Mix<Element> mix = {static_cast<const Element*>(args.values),
+                      static_cast<const Element*>(is_first ? args.next_values : nullptr),
+                      args.head_dim,
+                      scores,
+                      factors,
+                      first,
+                      last,
+                      args.out + query * args.head_dim};
   constexpr int kWide = kTileVectors * kLanes;
   int64_t d = 0;
   for (; d + kWide <= args.head_dim; d += kWide) {
