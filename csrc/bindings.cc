@@ -274,16 +274,17 @@ void bind_decoder(nb::module_& m) {
           "__init__",
           [](PyDecoder* self, const Spec& spec, const Slots& outer, const nb::list& layers,
              const std::string& kernels, int n_threads, const std::string& kv_type,
-             int64_t kv_blocks) {
+             int64_t kv_blocks, int64_t shared_work) {
             nb::list kept;
             kept.append(outer);
             kept.append(layers);
-            auto decoder = std::make_unique<Decoder>(spec, weights_of(outer, layers),
-                                                     select_kernels(detect_cpu(), kernels),
-                                                     n_threads, kv_type_named(kv_type), kv_blocks);
+            auto decoder = std::make_unique<Decoder>(
+                spec, weights_of(outer, layers), select_kernels(detect_cpu(), kernels), n_threads,
+                kv_type_named(kv_type), kv_blocks, shared_work);
             new (self) PyDecoder{std::move(kept), std::move(decoder)};
           },
-          "spec"_a, "outer"_a, "layers"_a, "kernels"_a, "n_threads"_a, "kv_type"_a, "kv_blocks"_a)
+          "spec"_a, "outer"_a, "layers"_a, "kernels"_a, "n_threads"_a, "kv_type"_a, "kv_blocks"_a,
+          "shared_work"_a)
       .def_prop_ro("kernels",
                    [](const PyDecoder& self) { return std::string(self.decoder->kernels().name); })
       .def_prop_ro("n_threads", [](const PyDecoder& self) { return self.decoder->n_threads(); })

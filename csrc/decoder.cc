@@ -13,10 +13,6 @@ constexpr int64_t kActivationBytes = 64 << 20;
 constexpr int64_t kMaxPassTokens = 512;
 constexpr int64_t kMinPassTokens = 32;
 
-// Multiplications below which one thread is quicker than many that meet after
-// every stage: 50 microseconds of one thread's.
-constexpr int64_t kSmallestSharedWork = 1 << 20;
-
 int64_t activation_bytes_per_token(const Spec& spec) {
   int64_t widest = std::max({spec.hidden_size, spec.q_dim(), spec.intermediate_size});
   int64_t floats = 5 * spec.hidden_size + 2 * spec.q_dim() + 2 * spec.kv_dim() +
@@ -32,7 +28,7 @@ int64_t pass_tokens(const Spec& spec) {
 }  // namespace
 
 Decoder::Decoder(Spec spec, DecoderWeights weights, const KernelTable& kernels, int n_threads,
-                 KvType kv_type, int64_t kv_blocks)
+                 KvType kv_type, int64_t kv_blocks, int64_t shared_work)
     : spec_((check_model(spec, weights), std::move(spec))),
       weights_(std::move(weights)),
       lm_head_(weights_.head()),
@@ -40,6 +36,7 @@ Decoder::Decoder(Spec spec, DecoderWeights weights, const KernelTable& kernels, 
       pool_(n_threads),
       cache_(std::make_shared<KvCache>(spec_, kv_type, kv_blocks)),
       max_tokens_(pass_tokens(spec_)),
+      shared_work_(shared_work),
       weights_per_token_(weights_.n_per_token()),
       attention_(spec_, kernels_, *cache_, n_threads),
       products_(n_threads) {}
@@ -158,7 +155,7 @@ void Decoder::run_pass() {
   }
   attention_.plan(segments_, rows_);
   const int64_t work = weights_per_token_ * static_cast<int64_t>(rows_.size());
-  pool_.run(work < kSmallestSharedWork ? 1 : n_threads(), [this](Team& team) {
+  pool_.run(work < shared_work_ ? 1 : n_threads(), [this](Team& team) {
     embed(team);
     for (int64_t index = 0; index < spec_.n_layers; ++index) layer(team, index);
     head(team);

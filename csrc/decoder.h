@@ -37,7 +37,7 @@ class Decoder {
  public:
   // Throws InvalidArgument if weights and spec do not fit each other.
   Decoder(Spec spec, DecoderWeights weights, const KernelTable& kernels, int n_threads,
-          KvType kv_type, int64_t kv_blocks);
+          KvType kv_type, int64_t kv_blocks, int64_t shared_work);
 
   const Spec& spec() const { return spec_; }
   const KernelTable& kernels() const { return kernels_; }
@@ -114,6 +114,7 @@ class Decoder {
   ThreadPool pool_;
   std::shared_ptr<KvCache> cache_;
   const int64_t max_tokens_;         // of one pass; bounds the activations
+  const int64_t shared_work_;        // multiplications; less is done by one thread
   const int64_t weights_per_token_;  // numbers
   Attention attention_;
 

@@ -82,6 +82,7 @@ class Decoder:
         n_threads: int,
         kv_type: str,
         kv_blocks: int,
+        shared_work: int,
     ) -> None: ...
     @property
     def kernels(self) -> str: ...

@@ -46,6 +46,13 @@ def source(*, missing_bytes: int = 0, free_bytes: int = 10**9) -> plan.Source:
     return plan.Source("org/name", config, tensors, 4_000_000, missing_bytes, free_bytes)
 
 
+def test_a_cache_of_eight_bits_is_planned_for_when_asked_for(influence: Run) -> None:
+    model = open_model(demo.folder())
+    data = planned(influence, MODEL, "--context", "100", "--kv-type", "q8")
+    assert data["kv_bytes"] == select.session_kv_bytes(model, 100, "q8")
+    assert data["needed_bytes"] < planned(influence, MODEL, "--context", "100")["needed_bytes"]
+
+
 def test_the_parts_of_the_memory_are_those_of_the_model(influence: Run) -> None:
     model = open_model(demo.folder())
     data = planned(influence, MODEL, "--context", "100")

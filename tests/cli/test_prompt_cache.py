@@ -14,7 +14,14 @@ from influence.generation.params import GenerationParams
 from influence.generation.prompt import encode_text
 
 OPTIONS = EngineOptions(
-    device="cpu", device_index=0, threads=1, kernels=None, context=256, weights="stored", no_cache=False
+    device="cpu",
+    device_index=0,
+    threads=1,
+    kernels=None,
+    context=256,
+    kv_type=None,
+    weights="stored",
+    no_cache=False,
 )
 
 

@@ -130,7 +130,7 @@ Row attend(const KernelTable& table, int cache, int64_t n_queries, int64_t head_
 void check_attention(int64_t n_queries, int64_t head_dim) {
   Row rows = normals(kBlockPositions * head_dim), q = normals(n_queries * head_dim);
   for (float& x : q) x /= std::sqrt(static_cast<float>(head_dim));
-  for (int cache : {0, 1}) {
+  for (int cache = 0; cache < kKvTypeCount; ++cache) {
     for (float softcap : {0.0f, 4.0f}) {
       compare("attend head_dim " + std::to_string(head_dim),
               attend(neon_table, cache, n_queries, head_dim, rows, q, softcap),

@@ -76,6 +76,71 @@ def test_a_query_along_one_key_gets_that_keys_value(table: str, cache: type) -> 
     assert state.max.tolist() == [1e4, 1e4, 1e4]
 
 
+def q8_block(table: str, keys: Floats, values: Floats) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+    """Rows (slots, head_dim) in a block of q8; its bytes start as NaN, as far as they are scales."""
+    n_bytes = SLOTS * (keys.shape[1] + 4)
+    halves = np.full(n_bytes, 255, np.uint8), np.full(n_bytes, 255, np.uint8)
+    for slot, (key, value) in enumerate(zip(keys, values, strict=True)):
+        kernels.Kernels(table).store_kv(key, value, slot, *halves)
+    return halves
+
+
+def q8_rounded(rows: Floats) -> npt.NDArray[np.float64]:
+    """Rows as q8 holds them: whole multiples of a 127th of their largest."""
+    scales = np.abs(rows).max(axis=1, keepdims=True).astype(np.float64) / 127
+    return np.round(rows / scales) * scales
+
+
+@each_table
+@pytest.mark.parametrize("head_dim", SIZES[:-1])
+@pytest.mark.parametrize("softcap", [0.0, 5.0])
+def test_attention_over_a_q8_cache_agrees_with_float64_on_what_it_holds(
+    table: str, head_dim: int, softcap: float
+) -> None:
+    n = 1 + head_dim % 16
+    keys, values = floats(SLOTS, head_dim, seed=1), floats(SLOTS, head_dim, seed=2)
+    state = State(floats(n, head_dim, scale=2 / math.sqrt(head_dim)))
+    ranges = [(i, SLOTS - 2 * i) for i in range(n)]
+    state.attend(table, *q8_block(table, keys, values), ranges, softcap)
+    valid = np.array([[first <= j < last for j in range(SLOTS)] for first, last in ranges])
+    expected = softmax_mix(state.q, q8_rounded(keys).T, q8_rounded(values), valid, softcap)
+    assert np.abs(state.result() - expected).max() < 3e-6
+
+
+@each_table
+def test_every_table_stores_the_same_q8_bytes(table: str) -> None:
+    keys, values = floats(SLOTS, 80, seed=1), floats(SLOTS, 80, seed=2)
+    keys[3], values[4] = 0, 1e-38
+    for ours, generic in zip(q8_block(table, keys, values), q8_block("generic", keys, values), strict=True):
+        assert ours.tobytes() == generic.tobytes()
+
+
+@each_table
+def test_q8_slots_outside_the_range_may_hold_anything_and_nan_inside_is_seen(table: str) -> None:
+    keys, values = floats(SLOTS, 40, seed=1), floats(SLOTS, 40, seed=2)
+    q, ranges = floats(5, 40, seed=9), [(10, 30), (10, 30), (12, 25), (10, 26), (11, 30)]
+    clean = State(q).attend(table, *q8_block(table, keys, values), ranges)
+    keys[:10] = values[30:] = np.nan
+    keys[31, 3], values[2, 5] = np.inf, -np.inf
+    dirty = State(q).attend(table, *q8_block(table, keys, values), ranges)
+    assert dirty.some(slice(None)) == clean.some(slice(None))
+    values[27, 1] = np.inf
+    seen = State(q).attend(table, *q8_block(table, keys, values), ranges)
+    assert np.isnan(seen.out[[0, 1, 4]]).all() and not np.isnan(seen.out[2:4]).any()
+
+
+@each_table
+@each_cache
+def test_scores_far_below_the_largest_count_for_nothing(table: str, cache: type) -> None:
+    keys = np.zeros((1, SLOTS), cache)
+    keys[0] = -np.arange(SLOTS) * 4.0
+    values = np.arange(1, SLOTS + 1, dtype=np.float32)[:, None].astype(cache)
+    state = State(np.ones((1, 1), np.float32)).attend(table, keys, values, [(0, SLOTS)])
+    p = np.exp(keys[0].astype(np.float64))
+    assert state.sum[0] == pytest.approx(p.sum(), rel=1e-6)
+    assert state.result()[0, 0] == pytest.approx((p @ values)[0] / p.sum(), rel=1e-6)
+
+
 @each_table
 @each_cache
 @pytest.mark.parametrize("head_dim", SIZES[:-1])

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from influence import demo
 from influence.engines import machine, native, packing, select
 from influence.engines.bandwidth import measure_bandwidth
+from influence.engines.base import KvType
 from influence.engines.estimate import (
     KV_BLOCK,
     Fit,
@@ -108,6 +109,15 @@ def test_a_window_bounds_what_its_layer_reads() -> None:
     read = footprint.read_bytes_per_token(4096) - footprint.decoded_bytes
     assert read == (16 * 128 + 16 * 2048) * 2 * 4096 * 2
     assert footprint.read_bytes_per_token(200) == footprint_of_a_7b().read_bytes_per_token(200)
+
+
+@pytest.mark.parametrize("kv_type", ["f32", "f16", "q8"])
+def test_a_kv_cache_of_a_chosen_type_is_that_of_the_native_engine(kv_type: KvType) -> None:
+    model = open_model(demo.folder())
+    sizes = survey(Config.load(demo.folder() / "config.json"), model.checkpoint.infos)
+    footprint = Footprint.of(sizes).with_cache(kv_type)
+    assert footprint.kv_bytes(1) == select.session_kv_bytes(model, 1, kv_type)
+    model.checkpoint.close()
 
 
 @pytest.mark.parametrize("dtype", ["F32", "BF16"])

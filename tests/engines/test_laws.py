@@ -30,19 +30,26 @@ Maker = Callable[[ModelSpec, Weights], Engine]
 
 
 def _native(kernels: str, threads: int) -> Maker:
-    return lambda spec, weights: native.load(spec, weights, kernels=kernels, threads=threads)
+    return lambda spec, weights: native.load(spec, weights, kernels=kernels, threads=threads, shared_work=0)
+
+
+def _small_cache(kernels: str) -> Maker:
+    return lambda spec, weights: native.load(
+        spec, weights, kernels=kernels, threads=2, kv_type="q8", shared_work=0
+    )
 
 
 def _packed(kernels: str, form: PackedFormat) -> Maker:
     def load(spec: ModelSpec, weights: Weights) -> Engine:
         small = pack_weights(weights, form, folder=None, fingerprint="", kernels=kernels, threads=1)
-        return native.load(spec, weights, kernels=kernels, threads=2, packed=small)
+        return native.load(spec, weights, kernels=kernels, threads=2, packed=small, shared_work=0)
 
     return load
 
 
 ENGINES: dict[str, Maker] = {name: _native(name, 2) for name in native.kernel_names()}
 ENGINES |= {f"{name}-{form}": _packed(name, form) for name in native.kernel_names() for form in ("q8", "q4")}
+ENGINES |= {f"{name}-kv-q8": _small_cache(name) for name in native.kernel_names()}
 ENGINES["reference"] = lambda spec, weights: ReferenceEngine(spec, weights)
 ENGINES |= torch_engines.makers()
 ROUNDING = ("reference", *torch_engines.NAMES)  # engines that sum in another order from case to case
@@ -241,7 +248,7 @@ def test_the_number_of_threads_changes_no_bit(kernels: str, dtype: str) -> None:
     token_ids = [int(i) for i in np.random.default_rng(1).integers(0, SPEC.vocab_size, 600 - 100)]
     rows = []
     for threads in (1, 2, 3, 5):
-        engine = native.load(SPEC, weights, kernels=kernels, threads=threads)
+        engine = native.load(SPEC, weights, kernels=kernels, threads=threads, shared_work=0)
         rows.append(whole(engine, token_ids))
         engine.close()
     for other in rows[1:]:

@@ -119,6 +119,7 @@ def running(
         kv_bytes=kv_bytes,
         n_sessions=n_sessions,
         gpu_memory=options.gpu_memory,
+        kv_type=options.kv_type,
         weights=options.weights,
         # The demo's folder belongs to the installation.
         packed_folder=None if options.no_cache or folder == demo.folder() else folder,

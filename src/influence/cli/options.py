@@ -20,6 +20,7 @@ from influence.cli import output
 from influence.cli.failure import BadUsage
 
 if TYPE_CHECKING:
+    from influence.engines.base import KvType
     from influence.engines.packing import WeightFormat
     from influence.engines.select import Device
     from influence.generation.drafting import DraftMode
@@ -57,6 +58,7 @@ class EngineOptions:
     threads: int | None
     kernels: str | None
     context: int | None
+    kv_type: KvType | None
     weights: WeightFormat
     no_cache: bool
     draft: DraftMode = "ngram"
@@ -107,6 +109,13 @@ regex_option = click.option(
     help="Answer with text that PATTERN matches from its first to its last character.",
 )
 
+kv_type_option = click.option(
+    "--kv-type",
+    type=click.Choice(["f32", "f16", "q8"]),
+    help="How to keep the keys and values of a context on the CPU; q8 takes half of f16's memory."
+    "  [default: f16, for float32 weights f32]",
+)
+
 _ENGINE_OPTIONS = (
     click.option(
         "--device",
@@ -147,6 +156,7 @@ _ENGINE_OPTIONS = (
         help="Positions for prompt and completion together, up to the model's own limit."
         "  [default: as many as needed]",
     ),
+    kv_type_option,
     click.option(
         "--weights",
         type=click.Choice(["stored", "q8", "q4"]),

@@ -21,6 +21,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +29,7 @@ import numpy.typing as npt
 from influence.engines.sampling import Draw, Sample
 from influence.models.spec import ModelSpec
 
+KvType = Literal["f32", "f16", "q8"]  # how keys and values are kept
 Blocks = npt.NDArray[np.uint8]  # (n_blocks, KvPool.block_bytes) as the engine lays them out
 
 

@@ -13,10 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from influence.models.spec import ModelSpec
 from influence.models.survey import Survey
+
+if TYPE_CHECKING:
+    from influence.engines.base import KvType
 
 PackedFormat = Literal["q8", "q4"]
 
@@ -44,6 +47,7 @@ class Footprint:
     bytes_by_dtype: Mapping[str, int]  # of the weights
     decoded_bytes: int  # weights that one decoded token reads
     kv_value_bytes: int  # of one number in the KV cache
+    kv_scale_bytes: int = 0  # beside the keys of a head at a position, and beside its values
 
     @classmethod
     def of(cls, survey: Survey) -> Footprint:
@@ -56,7 +60,8 @@ class Footprint:
     @property
     def kv_bytes_per_token(self) -> int:
         """One position, over all layers."""
-        return self.spec.kv_values_per_token * self.kv_value_bytes
+        n_scales = 2 * self.spec.n_layers * self.spec.n_kv_heads
+        return self.spec.kv_values_per_token * self.kv_value_bytes + n_scales * self.kv_scale_bytes
 
     @property
     def activation_bytes(self) -> int:
@@ -84,13 +89,18 @@ class Footprint:
         small = int(bits / 8)
         return replace(self, bytes_by_dtype={form: small}, decoded_bytes=small)
 
+    def with_cache(self, kv_type: KvType) -> Footprint:
+        """With `--kv-type`; what each takes says kv_bytes() in csrc/kernels/kernels.h."""
+        value_bytes, scale_bytes = {"f32": (4, 0), "f16": (2, 0), "q8": (1, 4)}[kv_type]
+        return replace(self, kv_value_bytes=value_bytes, kv_scale_bytes=scale_bytes)
+
     def read_bytes_per_token(self, context: int) -> int:
         """What decoding one token reads with half of the context filled; a window bounds its layer's part."""
         n_positions = sum(
             min(context // 2, window) if window is not None else context // 2
             for window in self.spec.layer_window
         )
-        return self.decoded_bytes + n_positions * 2 * self.spec.kv_dim * self.kv_value_bytes
+        return self.decoded_bytes + n_positions * self.kv_bytes_per_token // self.spec.n_layers
 
 
 @dataclass(frozen=True, slots=True)

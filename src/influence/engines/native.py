@@ -9,14 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from influence import _native
 from influence.engines import machine
-from influence.engines.base import Blocks, Engine, KvPool, Session, Step
+from influence.engines.base import Blocks, Engine, KvPool, KvType, Session, Step
 from influence.engines.packing import PackedWeights
 from influence.engines.sampling import Draw, Sample, sample_row
 from influence.errors import ContextFull, InvalidParameter, OutOfMemory
@@ -25,10 +24,12 @@ from influence.models.rope import rope_frequencies
 from influence.models.spec import ModelSpec
 from influence.weights.tensor import Tensor
 
-KvType = Literal["f32", "f16"]
 Slots = dict[str, npt.NDArray[np.generic] | _native.Packed]
 MappedFile = tuple[Path, int, int]  # a file, the address of its mapping, the mapping's length
 BLOCK_SIZE: int = _native.BLOCK_POSITIONS
+# Fewer multiplications than this, 50 microseconds of one thread's, are not worth meeting other threads
+# after every stage.
+SHARED_WORK = 1 << 20
 
 # Slots whose few numbers are copied as float32; all others are matrices, used where they lie.
 _NORMS = ("attn_norm", "attn_post_norm", "ffn_norm", "ffn_post_norm", "q_norm", "k_norm", "final_norm")
@@ -54,6 +55,7 @@ def load(
     kv_type: KvType | None = None,
     mapped_files: Sequence[MappedFile] = (),
     packed: PackedWeights | None = None,
+    shared_work: int = SHARED_WORK,
 ) -> NativeEngine:
     """An engine over `weights`, which it keeps alive.
 
@@ -61,10 +63,12 @@ def load(
     the best table for this CPU. `kv_bytes` bounds the KV cache: without it the
     cache may grow to one session of the model's full context or to half of the
     memory that is available now, whichever is less; memory is taken as
-    positions are filled. `kv_type` is float32 for float32 weights, else float16.
+    positions are filled. `kv_type` is float32 for float32 weights, else float16;
+    q8 takes half of float16's memory.
     `mapped_files` are the files under the weights: if one is cut short while
     the engine lives, the process ends with a message instead of a bus error.
     `packed` are matrices of `weights` in few bits, which take their place.
+    A step of fewer multiplications than `shared_work` runs on one thread.
 
     Raises InvalidParameter for an unknown or unsupported table, OutOfMemory if
     not even one block fits `kv_bytes`.
@@ -78,12 +82,13 @@ def load(
         kv_type=kv_type or _kv_type_for(weights),
         mapped_files=mapped_files,
         packed=packed,
+        shared_work=shared_work,
     )
 
 
-def kv_block_bytes(spec: ModelSpec, weights: Weights) -> int:
+def kv_block_bytes(spec: ModelSpec, weights: Weights, kv_type: KvType | None = None) -> int:
     """Bytes of one block of `BLOCK_SIZE` positions, over all layers, as `load` would make it."""
-    return int(_native.kv_block_bytes(_native_spec(spec), _kv_type_for(weights)))
+    return int(_native.kv_block_bytes(_native_spec(spec), kv_type or _kv_type_for(weights)))
 
 
 class NativeSession(Session):
@@ -142,6 +147,7 @@ class NativeEngine(Engine):
         kv_type: KvType,
         mapped_files: Sequence[MappedFile],
         packed: PackedWeights | None,
+        shared_work: int,
     ) -> None:
         self.spec = spec
         self._mapped_files = (*mapped_files, *([packed.mapped_file] if packed and packed.mapped_file else []))
@@ -156,6 +162,7 @@ class NativeEngine(Engine):
             threads,
             kv_type,
             _n_blocks(spec, self._block_bytes, kv_bytes),
+            shared_work,
         )
         self.kv_identity = f"native {kernels} {kv_type} {packed.format if packed else 'stored'}"
         form = f", {packed.format} weights" if packed else ""

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from influence.engines import gpus, machine
-from influence.engines.base import Engine
+from influence.engines.base import Engine, KvType
 from influence.engines.estimate import activation_bytes
 from influence.errors import DeviceUnavailable, InvalidParameter, OutOfMemory
 from influence.models.model import Model
@@ -90,6 +90,7 @@ def load_engine(
     kv_bytes: int | None = None,
     n_sessions: int = 1,
     gpu_memory: int | None = None,
+    kv_type: KvType | None = None,
     weights: WeightFormat = "stored",
     packed_folder: Path | None = None,
     on_note: Callable[[str], None] = lambda _: None,
@@ -100,14 +101,17 @@ def load_engine(
     it, it holds `n_sessions` of `context`, if more than one as far as memory
     goes. `weights` other than "stored" are made at load; on the CPU they are
     kept in `packed_folder` if there is one, and `on_note` is told if that
-    fails. `gpu_memory` bounds what a GPU gives, in bytes.
+    fails. `kv_type` is how the CPU keeps keys and values, by default in 16 bits
+    or as wide as the weights. `gpu_memory` bounds what a GPU gives, in bytes.
 
     Raises DeviceUnavailable, InvalidParameter (device_index, threads,
-    kernels, context) and OutOfMemory, all before memory is taken.
+    kernels, kv_type, context) and OutOfMemory, all before memory is taken.
     """
     taken = device_for(device, device_index)
     n_positions = _checked_context(model.spec, context)
     if taken != "cpu":
+        if kv_type is not None:
+            raise InvalidParameter("kv_type", kv_type, "left out on a GPU, whose cache is as the weights are")
         from influence.engines.torch import devices as torch_devices
 
         return torch_devices.load(
@@ -121,18 +125,20 @@ def load_engine(
             form=weights,
         )
     if kv_bytes is None and n_sessions > 1:
-        kv_bytes = shared_kv_bytes(model, n_sessions, context)
-    kv_bytes = _checked_kv_bytes(model, context, n_positions, kv_bytes)
-    return _load_native(model, threads, kernels, kv_bytes, weights, packed_folder, on_note)
+        kv_bytes = shared_kv_bytes(model, n_sessions, context, kv_type)
+    kv_bytes = _checked_kv_bytes(model, context, n_positions, kv_bytes, kv_type)
+    return _load_native(model, threads, kernels, kv_bytes, kv_type, weights, packed_folder, on_note)
 
 
-def _checked_kv_bytes(model: Model, context: int | None, n_positions: int, kv_bytes: int | None) -> int:
+def _checked_kv_bytes(
+    model: Model, context: int | None, n_positions: int, kv_bytes: int | None, kv_type: KvType | None
+) -> int:
     """The size of the native engine's cache; raises OutOfMemory."""
     if kv_bytes is None:
-        one_session = session_kv_bytes(model, n_positions)
+        one_session = session_kv_bytes(model, n_positions, kv_type)
         _require_memory(f"a context of {n_positions} positions", one_session + activation_bytes(model.spec))
         return one_session
-    _require_positions(model, context, kv_bytes)
+    _require_positions(model, context, kv_bytes, kv_type)
     _require_memory("a KV cache of that size", kv_bytes + activation_bytes(model.spec))
     return kv_bytes
 
@@ -142,6 +148,7 @@ def _load_native(
     threads: int | None,
     kernels: str | None,
     kv_bytes: int,
+    kv_type: KvType | None,
     weights: WeightFormat,
     packed_folder: Path | None,
     on_note: Callable[[str], None],
@@ -166,6 +173,7 @@ def _load_native(
         threads=threads,
         kernels=kernels,
         kv_bytes=kv_bytes,
+        kv_type=kv_type,
         mapped_files=model.checkpoint.mapped_ranges(),
         packed=packed,
     )
@@ -187,14 +195,17 @@ def kv_bytes_per_token(model: Model) -> int:
     return native.kv_block_bytes(model.spec, model.weights) // native.BLOCK_SIZE
 
 
-def session_kv_bytes(model: Model, n_positions: int) -> int:
+def session_kv_bytes(model: Model, n_positions: int, kv_type: KvType | None = None) -> int:
     """What one session of so many positions takes in the KV cache, in whole blocks."""
     from influence.engines import native
 
-    return -(-n_positions // native.BLOCK_SIZE) * native.kv_block_bytes(model.spec, model.weights)
+    n_blocks = -(-n_positions // native.BLOCK_SIZE)
+    return n_blocks * native.kv_block_bytes(model.spec, model.weights, kv_type)
 
 
-def shared_kv_bytes(model: Model, n_sessions: int, context: int | None = None) -> int:
+def shared_kv_bytes(
+    model: Model, n_sessions: int, context: int | None = None, kv_type: KvType | None = None
+) -> int:
     """A KV cache for many sessions at once: what `n_sessions` full contexts take, as far as memory allows.
 
     That is a share of what is left beside the weights, which must stay in
@@ -202,8 +213,8 @@ def shared_kv_bytes(model: Model, n_sessions: int, context: int | None = None) -
     that `load_engine` refuses it if it does not fit; without one a cache
     smaller than the model's own limit makes that the limit.
     """
-    full_context = session_kv_bytes(model, _checked_context(model.spec, context))
-    least = session_kv_bytes(model, 1) if context is None else full_context
+    full_context = session_kv_bytes(model, _checked_context(model.spec, context), kv_type)
+    least = session_kv_bytes(model, 1, kv_type) if context is None else full_context
     beside = machine.available_memory() - model.weights.size_bytes - activation_bytes(model.spec)
     return max(least, min(n_sessions * full_context, int(beside * _KV_SHARE)))
 
@@ -266,12 +277,12 @@ def _checked_context(spec: ModelSpec, context: int | None) -> int:
     return context
 
 
-def _require_positions(model: Model, context: int | None, kv_bytes: int) -> None:
+def _require_positions(model: Model, context: int | None, kv_bytes: int, kv_type: KvType | None) -> None:
     """A KV cache of a chosen size must hold a chosen context, and one block in any case."""
     from influence.engines import native
 
     n_positions = native.BLOCK_SIZE if context is None else context
-    needed = session_kv_bytes(model, n_positions)
+    needed = session_kv_bytes(model, n_positions, kv_type)
     if kv_bytes < needed:
         hint = "give a larger --kv-memory" + ("" if context is None else ", or a smaller --context")
         raise OutOfMemory(f"a context of {n_positions} positions", needed, kv_bytes, hint=hint)

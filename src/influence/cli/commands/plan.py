@@ -14,6 +14,7 @@ from influence.cli.hub_options import DEFAULT_MIRROR, HubOptions, hub_options
 from influence.cli.model_path import MODELS_FOLDER
 
 if TYPE_CHECKING:
+    from influence.engines.base import KvType
     from influence.engines.estimate import Fit
     from influence.errors import InfluenceError
     from influence.hub.names import RepoId
@@ -45,6 +46,7 @@ class Source:
     type=click.IntRange(min=1),
     help=f"Positions to plan for.  [default: {_USUAL_CONTEXT}, or the model's limit if that is less]",
 )
+@options.kv_type_option
 @click.option(
     "--revision",
     metavar="REV",
@@ -64,7 +66,13 @@ class Source:
 @hub_options
 @options.json_option
 def plan(
-    model: str, context: int | None, revision: str | None, shelf_path: str, hub: HubOptions, as_json: bool
+    model: str,
+    context: int | None,
+    kv_type: KvType | None,
+    revision: str | None,
+    shelf_path: str,
+    hub: HubOptions,
+    as_json: bool,
 ) -> None:
     """Say whether this machine can run MODEL, from its config and the headers of its weights.
 
@@ -81,9 +89,9 @@ def plan(
     name = hub_name(model, revision)
     problem = None
     if name is None:
-        facts = planned(local_source(model), context)
+        facts = planned(local_source(model), context, kv_type)
     else:
-        facts, problem = plan_remote(name, revision or "main", Path(shelf_path), context, hub)
+        facts, problem = plan_remote(name, revision or "main", Path(shelf_path), context, hub, kv_type)
     if as_json:
         output.write_json(facts)
     else:
@@ -105,12 +113,12 @@ def _say_notes(facts: dict[str, Any], hub: HubOptions) -> None:
         output.say(f"get it: influence download {facts['model']}{mirror}")
 
 
-def planned(source: Source, context: int | None) -> dict[str, Any]:
+def planned(source: Source, context: int | None, kv_type: KvType | None = None) -> dict[str, Any]:
     """The plan for this machine as it is now."""
     from influence.engines import machine
     from influence.engines.bandwidth import measure_bandwidth
 
-    return facts_of(source, context, machine.available_memory(), measure_bandwidth())
+    return facts_of(source, context, machine.available_memory(), measure_bandwidth(), kv_type)
 
 
 def hub_name(model: str, revision: str | None) -> RepoId | None:
@@ -131,7 +139,12 @@ def hub_name(model: str, revision: str | None) -> RepoId | None:
 
 
 def plan_remote(
-    name: RepoId, revision: str, shelf: Path, context: int | None, hub: HubOptions
+    name: RepoId,
+    revision: str,
+    shelf: Path,
+    context: int | None,
+    hub: HubOptions,
+    kv_type: KvType | None = None,
 ) -> tuple[dict[str, Any], InfluenceError | None]:
     """The plan for a model of a hub; or, if it can't be run here, what its list of files tells, and why.
 
@@ -155,7 +168,7 @@ def plan_remote(
                 model.size_bytes,
                 free_bytes(shelf),
             )
-            return known | planned(source, context) | {"problem": None}, None
+            return known | planned(source, context, kv_type) | {"problem": None}, None
         except (HubError, ModelError) as error:
             verdict = "can't be run here" if isinstance(error, ModelError) else "not known"
             return known | {"verdict": verdict, "problem": error.message}, error
@@ -174,7 +187,13 @@ def local_source(model: str) -> Source:
     return Source(model, config, tensors, shelf.size_on_disk(folder), 0, free_bytes)
 
 
-def facts_of(source: Source, context: int | None, available_bytes: int, bytes_per_s: float) -> dict[str, Any]:
+def facts_of(
+    source: Source,
+    context: int | None,
+    available_bytes: int,
+    bytes_per_s: float,
+    kv_type: KvType | None = None,
+) -> dict[str, Any]:
     """The plan for a model in a memory of `available_bytes` that is read at `bytes_per_s`.
 
     Raises what `survey` raises, and InvalidParameter for a context beyond the model's limit.
@@ -183,7 +202,8 @@ def facts_of(source: Source, context: int | None, available_bytes: int, bytes_pe
     from influence.models.survey import survey
 
     sizes = survey(source.config, source.tensors)
-    fit = Fit(Footprint.of(sizes), _checked(context, sizes.spec.max_context), available_bytes)
+    footprint = Footprint.of(sizes) if kv_type is None else Footprint.of(sizes).with_cache(kv_type)
+    fit = Fit(footprint, _checked(context, sizes.spec.max_context), available_bytes)
     return {
         "model": source.name,
         "architecture": sizes.model_type,
