@@ -19,6 +19,7 @@ OPTIONS = EngineOptions(
     threads=1,
     kernels=None,
     context=256,
+    gpu_memory=None,
     kv_type=None,
     weights="stored",
     no_cache=False,
