@@ -113,7 +113,8 @@ void check_packed(int64_t n_tokens, int64_t n_rows, int64_t cols) {
 Row attend(const KernelTable& table, int cache, int64_t n_queries, int64_t head_dim,
            const Row& rows, const Row& q, float softcap) {
   const AttentionKernel& kernel = table.attention[cache];
-  std::vector<uint32_t> keys(head_dim * kBlockPositions), values(keys);
+  std::vector<float> keys(kv_bytes(static_cast<KvType>(cache), head_dim) / sizeof(float)),
+      values(keys);
   for (int64_t slot = 0; slot < kBlockPositions; ++slot) {
     const float* row = rows.data() + slot * head_dim;
     kernel.store(row, row, head_dim, slot, keys.data(), values.data());
