@@ -81,7 +81,8 @@ void score_tile(const Element* keys, const Element* next, const float* q, int64_
 }
 
 inline Vector weight_of(Vector x) {
-  return select(less(x, broadcast(kLeastExponent)), zero(), exp(x));
+  const Vector least = broadcast(kLeastExponent);
+  return select(less(x, least), zero(), exp(max(least, x)));  // NaN stays
 }
 
 // The scales of a block's keys or values; null where its numbers are what they are.

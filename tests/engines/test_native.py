@@ -6,6 +6,8 @@ import json
 import os
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +103,27 @@ WEIGHTS = random_weights(SPEC)
 
 @pytest.fixture
 def engine() -> Engine:
-    return native.load(SPEC, WEIGHTS, threads=2)
+    return native.load(SPEC, WEIGHTS, threads=2, shared_work=0)
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux's list of threads")
+def test_the_threads_of_an_idle_engine_sleep() -> None:
+    engine = native.load(SPEC, WEIGHTS, threads=5, shared_work=0)
+    engine.forward([Step(engine.new_session(10), [1, 2, 3])])
+    deadline = time.monotonic() + 30
+    while (awake := _threads_awake()) and time.monotonic() < deadline:
+        os.sched_yield()
+    assert not awake
+    engine.close()
+
+
+def _threads_awake() -> list[str]:
+    """Threads of this process that run, or would if they had a processor, but for the one that asks."""
+    states = {
+        task.name: (task / "stat").read_text().rpartition(")")[2].split()[0]
+        for task in Path("/proc/self/task").iterdir()
+    }
+    return [name for name, state in states.items() if state == "R" and int(name) != threading.get_native_id()]
 
 
 def test_a_failed_forward_changes_nothing(engine: Engine) -> None:
@@ -239,7 +261,7 @@ def odd_models() -> list[tuple[ModelSpec, Extras]]:
 @pytest.mark.parametrize(("spec", "extras"), odd_models())
 def test_one_long_step_equals_many_short_ones(spec: ModelSpec, extras: Extras) -> None:
     """More tokens than one pass holds (512), against one at a time."""
-    engine = native.load(spec, random_weights(spec, extras), threads=2, kv_bytes=1 << 24)
+    engine = native.load(spec, random_weights(spec, extras), threads=2, kv_bytes=1 << 24, shared_work=0)
     token_ids = [i % spec.vocab_size for i in range(512)]
     session, other = engine.new_session(512), engine.new_session(512)
     engine.forward([Step(other, token_ids[:200], 0), Step(session, token_ids, n_logits=512)])
