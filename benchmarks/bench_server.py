@@ -2,6 +2,7 @@
 
     python benchmarks/bench_server.py --shape tinyllama-1.1b --clients 1,4,16
     python benchmarks/bench_server.py --shape tinyllama-1.1b --llama-server PATH/llama-server
+    python benchmarks/bench_server.py --shape tinyllama-1.1b --clients 1 --direct
     python benchmarks/bench_server.py -m models/org_name --baseline http://127.0.0.1:9000
 
 README.md beside this file says what each number means.
@@ -27,7 +28,7 @@ from influence.models.model import Model, open_model
 from made_vocabulary import FIRST_WORD, vocabulary, write_tokenizer
 from model_files import CACHE, count, counts, gguf_of, random_model, read_once, write_result
 from report import Workload
-from server_process import RunningServer, Server, ServerFailed, llama_server, our_server
+from server_process import RunningServer, Server, ServerFailed, llama_server, no_server, our_server
 from server_report import OURS, Case, Outcome, Turn
 
 _SPARE_POSITIONS = 64  # a server may round up, or add a token of its own
@@ -72,6 +73,8 @@ def _start(options: argparse.Namespace, model: Model, stack: ExitStack) -> dict[
         gguf = gguf_of(model, options.cache, vocabulary(model.spec.vocab_size))
         peer = llama_server(options.llama_server, gguf, options.threads, n_clients, context)
         servers["llama-server"] = stack.enter_context(peer)
+    if options.direct:
+        servers["no server"] = no_server(model.folder, options.threads, context)
     if options.baseline:
         servers["baseline"] = stack.enter_context(RunningServer(options.baseline))
     return servers
@@ -120,8 +123,8 @@ def _turn(server: Server, case: Case, vocab_size: int, seed: int) -> Turn:
         [[random.randrange(FIRST_WORD, vocab_size) for _ in range(case.prompt)] for _ in range(case.requests)]
         for _ in range(case.clients)
     ]
-    task = {"url": server.url, "model": server.model, "new_tokens": case.new_tokens, "clients": clients}
-    command: list[str | Path] = [sys.executable, Path(__file__).parent / "load_client.py"]
+    task = {**server.place, "new_tokens": case.new_tokens, "clients": clients}
+    command: list[str | Path] = [sys.executable, Path(__file__).parent / server.client]
     before = Moment.now()
     done = subprocess.run(command, input=json.dumps(task), stdout=subprocess.PIPE, text=True, check=True)
     return Turn(json.loads(done.stdout), share_of_others(before, Moment.now()))
@@ -154,6 +157,11 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         metavar="PROGRAM",
         help="take turns with llama.cpp's server, started here",
+    )
+    add(
+        "--direct",
+        action="store_true",
+        help="take turns with our generator without a server, one client after another: what HTTP costs",
     )
     add("--json", type=Path, metavar="FILE", help="write every number there")
     add("--save", metavar="NAME", help="write table and numbers to benchmarks/results/NAME.md and .json")

@@ -9,10 +9,11 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 from urllib.error import URLError
 
 _START_S = 300.0
@@ -25,11 +26,11 @@ class ServerFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """One that answers."""
+    """One that answers, and the program that loads it."""
 
-    url: str
-    model: str  # as requests must name it
+    place: Mapping[str, Any]  # where it is, as its client is told
     description: str
+    client: str = "load_client.py"
 
 
 class ServerProcess:
@@ -78,6 +79,12 @@ class RunningServer:
         """It is not ours to end."""
 
 
+def no_server(folder: Path, threads: int, context: int) -> Server:
+    """The generator without HTTP, loaded anew for each turn."""
+    place = {"folder": str(folder), "threads": threads, "context": context}
+    return Server(place, f"influence without a server, {threads} threads", "direct_client.py")
+
+
 def our_server(folder: Path, threads: int, n_clients: int, context: int) -> ServerProcess:
     """`influence serve` on a model folder."""
     port = _free_port()
@@ -116,7 +123,8 @@ def reached(url: str, description: str, check: Callable[[], None] = lambda: None
             with urllib.request.urlopen(
                 f"{url.rstrip('/').removesuffix('/v1')}/v1/models", timeout=5
             ) as answer:
-                return Server(url, str(json.load(answer)["data"][0]["id"]), description)
+                name = str(json.load(answer)["data"][0]["id"])
+                return Server({"url": url, "model": name}, description)
         except (URLError, OSError, ValueError, KeyError, IndexError):
             time.sleep(_ASK_AGAIN_S)
     raise ServerFailed(f"{url} lists no model")
