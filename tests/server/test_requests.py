@@ -37,6 +37,8 @@ NOT_JSON = {
     "deep objects": b'{"a":' * 100_000 + b"1" + b"}" * 100_000,
     "deep in an unknown field": b'{"prompt": "a", "x": ' + b"[" * 70 + b"]" * 70 + b"}",
     "a bare line break in a string": b'{"prompt": "a\nb"}',
+    "a million lists": b'{"prompt": "a", "x": [' + b"[]," * 1_000_000 + b"[]]}",
+    "a million strings": b'{"prompt": "a", "x": [' + b'"",' * 1_000_000 + b'""]}',
 }
 
 

@@ -10,6 +10,7 @@ import msgspec
 from starlette.requests import ClientDisconnect, Request
 
 from influence.server.errors import ApiError, ClientGone, invalid, refused
+from influence.server.json_shape import require_shape
 
 if TYPE_CHECKING:
     from influence.server.service import Service
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 
 Body = TypeVar("Body")
 
-_STRING_OR_BRACKET = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
 _MISSING = re.compile(r"required field `(.*)`$")
 _FIELD = re.compile(r" - at (?:`key` in )?`\$\.?(.*)`$")
 
@@ -31,7 +31,7 @@ async def read_body(request: Request, kind: type[Body], service: Service) -> Bod
     """
     _require_json(request)
     body = await _received(request, service.settings)
-    _require_depth(body, service.settings.max_depth)
+    require_shape(body, max_depth=service.settings.max_depth, max_values=service.settings.max_values)
     return decoded(body, kind)
 
 
@@ -88,18 +88,3 @@ async def _received(request: Request, settings: Settings) -> bytearray:
 
 def _too_large(limit: int) -> ApiError:
     return refused(413, f"the body is larger than {limit >> 20} MiB")
-
-
-def _require_depth(body: bytearray, limit: int) -> None:
-    """Refuse JSON nested deeper than any honest request, before anything walks it."""
-    if body.count(b"[") + body.count(b"{") <= limit:
-        return
-    depth = 0
-    for match in _STRING_OR_BRACKET.finditer(body):
-        character = match[0][:1]
-        if character in b"[{":
-            depth += 1
-            if depth > limit:
-                raise invalid(f"the body is nested deeper than {limit} levels", code="invalid_json")
-        elif character in b"]}":
-            depth -= 1

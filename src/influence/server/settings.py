@@ -27,6 +27,7 @@ class Settings:
     max_headers: int = 100
     max_body_bytes: int = 8 << 20  # a context of a million tokens as text, and its JSON
     max_depth: int = 64  # nested arrays and objects; schemas of tools stay under 20
+    max_values: int = 200_000  # lists, objects and strings of a body: 10,000 messages have some 50,000
     max_choices: int = 16  # `n` of one request: each takes a place in the queue
 
     # What a connection may do.
