@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, strategies
+from hypothesis import HealthCheck, given, settings, strategies
 
 from influence.server.errors import ApiError
 from influence.server.json_shape import require_shape
@@ -40,6 +40,7 @@ def n_values(value: Any) -> int:
     return int(isinstance(value, str))
 
 
+@settings(deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow])
 @given(VALUES)
 def test_depth_and_number_are_those_that_a_parser_finds(value: Any) -> None:
     body = json.dumps(value, ensure_ascii=False).encode()
