@@ -64,6 +64,7 @@ class Prepared {
     auto bytes = static_cast<size_t>(n_tokens_ * kernel.prepared_bytes(cols_));
     data_.reset(static_cast<char*>(::operator new(bytes, std::align_val_t{kAlignment})));
     kernel.prepare(x.data(), x.stride(0), n_tokens_, cols_, data_.get());
+    if (kernel.arrange != nullptr && n_tokens_ > 1) arrange(kernel, bytes);
   }
   DType dtype() const { return dtype_; }
   int64_t n_tokens() const { return n_tokens_; }
@@ -74,6 +75,17 @@ class Prepared {
   struct Free {
     void operator()(char* p) const { ::operator delete(p, std::align_val_t{kAlignment}); }
   };
+
+  void arrange(const MatmulKernel& kernel, size_t bytes) {
+    auto* arranged = static_cast<char*>(::operator new(bytes, std::align_val_t{kAlignment}));
+    for (int64_t token = 0; token < n_tokens_; token += kArrangedTokens) {
+      const int64_t at = token * kernel.prepared_bytes(cols_);
+      kernel.arrange(data_.get() + at, std::min(kArrangedTokens, n_tokens_ - token), cols_,
+                     arranged + at);
+    }
+    data_.reset(arranged);
+  }
+
   DType dtype_;
   int64_t n_tokens_;
   int64_t cols_;

@@ -1,6 +1,7 @@
 #include "decoder.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "norms.h"
 
@@ -137,7 +138,9 @@ void Decoder::make_room(int64_t n_rows) {
   int64_t max_rows_per_task = 0;
   for (int dtype = 0; dtype < kDTypeCount; ++dtype) {
     const MatmulKernel& kernel = kernels_.matmul[dtype];
-    prepared_[dtype].reserve(n_rows * kernel.prepared_bytes(widest));
+    const int64_t n_bytes = n_rows * kernel.prepared_bytes(widest);
+    prepared_[dtype].reserve(n_bytes);
+    if (kernel.arrange != nullptr) arranged_[dtype].reserve(n_bytes);
     max_rows_per_task = std::max(max_rows_per_task, kernel.rows_per_task);
   }
   for (std::vector<float>& product : products_) product.resize(n_rows * max_rows_per_task);
@@ -298,23 +301,44 @@ void Decoder::normalise(const NormWeights& weights, const float* x, int64_t n, f
   influence::normalise(spec_, kernels_, weights.weight.data(), bias, x, n, out);
 }
 
+template <class F>
+void Decoder::for_each_dtype(std::span<const Product> products, const F& f) {
+  bool seen[kDTypeCount] = {};
+  for (const Product& product : products) {
+    const Matrix& weight = product.linear->weight;
+    const int dtype = static_cast<int>(weight.dtype);
+    if (!std::exchange(seen[dtype], true)) f(dtype, weight.cols);
+  }
+}
+
 // Converts one row of activations for every dtype among the products' weights.
 void Decoder::prepare(const float* x, int64_t slot, std::span<const Product> products) {
-  for (size_t i = 0; i < products.size(); ++i) {
-    const Matrix& weight = products[i].linear->weight;
-    auto same = [&](const Product& other) { return other.linear->weight.dtype == weight.dtype; };
-    if (std::any_of(products.begin(), products.begin() + i, same)) continue;
-    const int dtype = static_cast<int>(weight.dtype);
+  for_each_dtype(products, [&](int dtype, int64_t cols) {
     const MatmulKernel& kernel = kernels_.matmul[dtype];
-    kernel.prepare(x, weight.cols, 1, weight.cols,
-                   prepared_[dtype].data() + slot * kernel.prepared_bytes(weight.cols));
-  }
+    kernel.prepare(x, cols, 1, cols, prepared_[dtype].data() + slot * kernel.prepared_bytes(cols));
+  });
 }
 
 // ---- Products ----
 
+// Arranges the prepared rows for the kernels that want that; one row is arranged already.
+void Decoder::arrange(Team& team, std::span<const Product> products, int64_t n_rows) {
+  if (n_rows == 1) return;
+  for_each_dtype(products, [&](int dtype, int64_t cols) {
+    const MatmulKernel& kernel = kernels_.matmul[dtype];
+    if (kernel.arrange == nullptr) return;
+    team.for_each(ceil_div(n_rows, kArrangedTokens), [&](int64_t group) {
+      const int64_t row = group * kArrangedTokens;
+      const int64_t at = row * kernel.prepared_bytes(cols);
+      kernel.arrange(prepared_[dtype].data() + at, std::min(kArrangedTokens, n_rows - row), cols,
+                     arranged_[dtype].data() + at);
+    });
+  });
+}
+
 // As one loop over blocks of weight rows.
 void Decoder::multiply(Team& team, std::span<const Product> products, int64_t n_rows) {
+  arrange(team, products, n_rows);
   int64_t all_rows = 0;
   for (const Product& product : products) all_rows += product.linear->weight.rows;
   int64_t rows[3], n_tasks[3];
@@ -336,6 +360,7 @@ void Decoder::multiply(Team& team, std::span<const Product> products, int64_t n_
 template <class Finish>
 void Decoder::multiply_together(Team& team, std::span<const Product> products, int64_t n_rows,
                                 const Finish& finish) {
+  arrange(team, products, n_rows);
   const int64_t all_rows = products[0].linear->weight.rows;
   int64_t rows = 0, unit = 1;
   for (const Product& product : products) {
@@ -377,8 +402,10 @@ void Decoder::multiply_piece(const Team& team, const Product& product, int64_t f
   const Linear& linear = *product.linear;
   const Matrix& weight = linear.weight;
   const MatmulKernel& kernel = kernel_of(product);
-  const char* input = prepared_[static_cast<int>(weight.dtype)].data() +
-                      first_slot(team, n_tokens) * kernel.prepared_bytes(weight.cols);
+  const bool arranged = kernel.arrange != nullptr && n_tokens > 1;
+  AlignedBuffer& inputs = (arranged ? arranged_ : prepared_)[static_cast<int>(weight.dtype)];
+  const char* input =
+      inputs.data() + first_slot(team, n_tokens) * kernel.prepared_bytes(weight.cols);
   float* out = product.residual ? products_[team.thread()].data() : product.out + first;
   const int64_t stride = product.residual ? n : weight.rows;
   kernel.multiply(input, n_tokens, weight.row(first), weight.row_stride, n, weight.cols, out,

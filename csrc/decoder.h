@@ -87,6 +87,11 @@ class Decoder {
   void normalise(const NormWeights& weights, const float* x, int64_t n, float* out) const;
   void prepare(const float* x, int64_t slot, std::span<const Product> products);
 
+  // f(dtype, cols) for every dtype among the weights of products, which share an input.
+  template <class F>
+  static void for_each_dtype(std::span<const Product> products, const F& f);
+  void arrange(Team& team, std::span<const Product> products, int64_t n_rows);
+
   // All products of one input.
   void multiply(Team& team, std::span<const Product> products, int64_t n_rows);
   // The same, of products with equally many rows; finish(first, n) once outputs
@@ -135,6 +140,7 @@ class Decoder {
   std::vector<float> mlp_out_;    // hidden: likewise of down's
   std::vector<float> gate_, up_;  // intermediate
   std::array<AlignedBuffer, kDTypeCount> prepared_;  // inputs of products, by the weights' dtype
+  std::array<AlignedBuffer, kDTypeCount> arranged_;  // the same where kernels want them arranged
   std::vector<std::vector<float>> products_;         // by thread, of what is to be added
 
   std::vector<float> logits_;

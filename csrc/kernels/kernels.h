@@ -43,6 +43,9 @@ static constexpr int64_t kv_bytes(KvType type, int64_t head_dim) {
 // ln(2^-100): exponentials of less are 0 in attention.
 inline constexpr float kLeastExponent = -69.3f;
 
+// Tokens that are arranged together (see MatmulKernel::arrange).
+inline constexpr int64_t kArrangedTokens = 16;
+
 // y = x @ W^T for one dtype of W. Activations are first prepared (converted to
 // what the inner loop eats: float32, bfloat16, int8 with scales), once
 // for all matrices that share the input.
@@ -59,7 +62,7 @@ struct MatmulKernel {
                   void* out);  // (n_tokens, prepared_bytes(cols)), aligned to kAlignment
 
   // out[t, r] = sum over k of x[t, k] * w[r, k]
-  void (*multiply)(const void* x,  // prepared, (n_tokens, cols)
+  void (*multiply)(const void* x,  // prepared, (n_tokens, cols), and arranged if `arrange` exists
                    int64_t n_tokens,
                    const void* w,  // (n_rows, cols), rows w_stride elements apart
                    int64_t w_stride, int64_t n_rows, int64_t cols,
@@ -69,6 +72,11 @@ struct MatmulKernel {
   // Tasks begin at multiples of this many rows: for packed weights, which have
   // no w_stride, a panel; else the fewest that keep the loads in flight.
   int64_t row_unit;
+
+  // Where the inner loop eats several tokens at once: the prepared rows of up to
+  // kArrangedTokens tokens in the order that it eats them, in as many bytes. One
+  // token's row is its own arrangement. Null: all rows are eaten as prepared.
+  void (*arrange)(const void* rows, int64_t n_tokens, int64_t cols, void* out) = nullptr;
 };
 
 // One block of attention for several queries that share a KV head, with the

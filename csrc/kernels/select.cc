@@ -9,9 +9,7 @@ namespace {
 
 const KernelTable* const kTables[] = {
 #if defined(__x86_64__)
-    &avx512_bf16_table,
-    &avx512_table,
-    &avx2_table,
+    &amx_table,     &avx512_bf16_table, &avx512_table, &avx2_table,
 #elif defined(__aarch64__)
     &neon_table,
 #endif

@@ -11,6 +11,7 @@ extern const KernelTable generic_table;
 extern const KernelTable avx2_table;
 extern const KernelTable avx512_table;
 extern const KernelTable avx512_bf16_table;
+extern const KernelTable amx_table;
 #elif defined(__aarch64__)
 extern const KernelTable neon_table;
 #endif

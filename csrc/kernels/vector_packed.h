@@ -166,25 +166,36 @@ void multiply_slab_of(int64_t n_tokens, const PackedProduct& p, int64_t token, c
   }
 }
 
-template <class Panel>
-void multiply_packed(const void* x, int64_t n_tokens, const void* w, int64_t, int64_t n_rows,
-                     int64_t cols, float* out, int64_t out_stride) {
+// Cuts a matrix into slabs of at most kMostGroups groups, and calls f(slab, its first group, its
+// groups, the panel's first row, its rows) for each.
+template <class Panel, int64_t kMostGroups = Panel::kSlabGroups, class F>
+void for_each_slab(const void* w, int64_t n_rows, int64_t cols, F f) {
   alignas(kAlignment) uint8_t scratch[Panel::kScratchBytes];
-  const PackedProduct p = {x, n_tokens, cols, out, out_stride};
-  const TokenTiles tiles(n_tokens, kPackedTokens);
+  constexpr int64_t kGroups = kMostGroups < Panel::kSlabGroups ? kMostGroups : Panel::kSlabGroups;
   const int64_t n_groups = ceil_div(cols, group_cols(Panel::kType));
   const char* panel = static_cast<const char*>(w);
   for (int64_t row = 0; row < n_rows; row += kPanelRows, panel += panel_bytes(Panel::kType, cols)) {
     const int64_t rows = n_rows - row < kPanelRows ? n_rows - row : kPanelRows;
-    for (int64_t group = 0; group < n_groups; group += Panel::kSlabGroups) {
+    for (int64_t group = 0; group < n_groups; group += kGroups) {
       const int64_t left = n_groups - group;
-      const int64_t n = left < Panel::kSlabGroups ? left : Panel::kSlabGroups;
-      const Slab slab = Panel::slab(panel, group, n, scratch);
-      for (int64_t tile = 0; tile < tiles.n_tiles; ++tile) {
-        multiply_slab_of<Panel>(tiles.size(tile), p, tiles.begin(tile), slab, group, n, row, rows);
-      }
+      const int64_t n = left < kGroups ? left : kGroups;
+      f(Panel::slab(panel, group, n, scratch), group, n, row, rows);
     }
   }
+}
+
+template <class Panel>
+void multiply_packed(const void* x, int64_t n_tokens, const void* w, int64_t, int64_t n_rows,
+                     int64_t cols, float* out, int64_t out_stride) {
+  const PackedProduct p = {x, n_tokens, cols, out, out_stride};
+  const TokenTiles tiles(n_tokens, kPackedTokens);
+  for_each_slab<Panel>(w, n_rows, cols,
+                       [&](const Slab& slab, int64_t group, int64_t n, int64_t row, int64_t rows) {
+                         for (int64_t tile = 0; tile < tiles.n_tiles; ++tile) {
+                           multiply_slab_of<Panel>(tiles.size(tile), p, tiles.begin(tile), slab,
+                                                   group, n, row, rows);
+                         }
+                       });
 }
 
 template <class Panel>

@@ -22,6 +22,7 @@ X86_FLAGS = {
         "-mf16c",
     ],
 }
+X86_FLAGS["amx"] = [*X86_FLAGS["avx512_bf16"], "-mamx-tile", "-mamx-bf16", "-mamx-int8"]
 
 
 def tool(name: str) -> str:

@@ -15,7 +15,16 @@ from hypothesis import strategies as st
 
 from influence._native import Activation, kernels
 from support.bfloat16 import from_bfloat16, to_bfloat16
-from support.kernel_cases import SIZES, Floats, as_weights, each_dtype, each_table, floats, widened
+from support.kernel_cases import (
+    ROUNDING_TABLES,
+    SIZES,
+    Floats,
+    as_weights,
+    each_dtype,
+    each_table,
+    floats,
+    widened,
+)
 
 
 def matmul(table: str, dtype: str, x: Floats, w: npt.NDArray[np.generic]) -> Floats:
@@ -56,7 +65,8 @@ def test_a_product_agrees_with_float64(table: str, dtype: str, cols: int) -> Non
     for n_tokens, n_rows in [(1, 9), (2, 3), (7, 13), (17, 5), (61, 50)]:
         x = floats(n_tokens, cols, seed=cols)
         w = as_weights(floats(n_rows, cols, seed=cols + 1), dtype)
-        seen = widened(to_bfloat16(x)) if (table, dtype) == ("avx512_bf16", "bf16") else widened(x)
+        rounds = table in ROUNDING_TABLES and dtype == "bf16"
+        seen = widened(to_bfloat16(x)) if rounds else widened(x)
         size = np.abs(seen) @ np.abs(widened(w)).T
         error = np.abs(matmul(table, dtype, x, w) - seen @ widened(w).T)
         assert (error <= 1e-6 * size).all()
@@ -104,14 +114,37 @@ def test_what_lies_beside_a_weight_matrix_does_not_matter(table: str, dtype: str
     assert matmul(table, dtype, x, packed[:, 20:53]).tobytes() == clean.tobytes()
 
 
-def test_activations_for_bf16_dots_are_rounded_to_nearest_even() -> None:
-    if "avx512_bf16" not in kernels.supported():
-        pytest.skip("needs a CPU with AVX-512 BF16")
+@pytest.mark.parametrize("table", ROUNDING_TABLES)
+def test_activations_for_bf16_dots_are_rounded_to_nearest_even(table: str) -> None:
+    if table not in kernels.supported():
+        pytest.skip(f"needs a CPU that runs {table}")
     step = 2.0**-7  # between neighbouring bfloat16 in [1, 2)
     x = np.array([[1 + step / 2, 1 + 1.5 * step, 1 + 0.51 * step, 3e38]], np.float32)
-    got = matmul("avx512_bf16", "bf16", x, as_weights(np.eye(4), "bf16"))
+    got = matmul(table, "bf16", x, as_weights(np.eye(4), "bf16"))
     assert got[0, :3].tolist() == [1, 1 + 2 * step, 1 + step]
     assert got[0, 3] == from_bfloat16(to_bfloat16(x))[0, 3]
+
+
+def tile_sums(x: npt.NDArray[np.uint16], w: npt.NDArray[np.uint16]) -> Floats:
+    """x @ w.T as Intel's manual defines TDPBF16PS, 32 columns a tile, for inputs that are not subnormal."""
+    cols = -(-x.shape[1] // 32) * 32
+    x, w = (np.pad(from_bfloat16(a), ((0, 0), (0, cols - a.shape[1]))) for a in (x, w))
+    sums = np.zeros((len(x), len(w)), np.float32)
+    for tile in range(0, cols, 32):
+        halves = [np.zeros_like(sums), np.zeros_like(sums)]  # of the even and of the odd columns
+        for col in range(tile, tile + 32):
+            halves[col % 2] += np.outer(x[:, col], w[:, col])  # the products are exact
+        sums += halves[0] + halves[1]
+    return sums
+
+
+@pytest.mark.parametrize("n_tokens", [1, 2, 16, 17, 32, 33, 70])
+@pytest.mark.parametrize("cols", [31, 64, 1000, 2100])
+def test_tiles_give_the_bits_that_their_definition_gives(n_tokens: int, cols: int) -> None:
+    if "amx" not in kernels.supported():
+        pytest.skip("needs a CPU with AMX")
+    x, w = floats(n_tokens, cols), to_bfloat16(floats(70, cols, seed=1))
+    assert matmul("amx", "bf16", x, w).tobytes() == tile_sums(to_bfloat16(x), w).tobytes()
 
 
 # rows

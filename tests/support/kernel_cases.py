@@ -11,6 +11,7 @@ Floats = npt.NDArray[np.float32]
 
 SIZES = [1, 2, 3, 5, 7, 15, 16, 17, 31, 33, 63, 64, 65, 100, 257, 1000]
 DTYPES = ["f32", "f16", "bf16"]
+ROUNDING_TABLES = ("amx", "avx512_bf16")  # whose BF16 weights meet activations rounded to bfloat16
 each_table = pytest.mark.parametrize("table", kernels.supported())
 each_dtype = pytest.mark.parametrize("dtype", DTYPES)
 
