@@ -14,8 +14,6 @@
 // output: an order of the columns alone, so no shape of a call changes a bit.
 #pragma once
 
-#include <utility>
-
 namespace influence {
 namespace {
 
@@ -256,7 +254,8 @@ inline void multiply_run(const TileProduct& p, int64_t token, int64_t begin, int
       if (is_last) multiply_block_of(p, row, token, {});
       continue;
     }
-    if (!std::exchange(sized, true)) block.sizes().use();
+    if (!sized) block.sizes().use();
+    sized = true;
     if (begin == 0) {
       block.clear();
     } else {

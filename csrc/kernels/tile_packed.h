@@ -50,7 +50,8 @@ inline void use_tiles(int64_t n_tokens) {
   Tiles tiles;
   for (int v = 0; v < kPanelVectors; ++v) tiles.size(v, n_tokens, kTileRowBytes);
   tiles.size(4, n_tokens, kTileRowBytes);
-  for (int weights : {5, 6}) tiles.size(weights, kTileRows, kTileRowBytes);
+  tiles.size(5, kTileRows, kTileRowBytes);
+  tiles.size(6, kTileRows, kTileRowBytes);
   tiles.use();
 }
 

@@ -21,6 +21,7 @@ from influence.errors import ContextFull, InvalidParameter, NumericError, OutOfM
 from influence.models.model import open_model
 from influence.models.spec import ModelSpec
 from influence.weights.tensor import Tensor
+from support.kernel_cases import ROUNDING_TABLES
 from support.random_specs import Extras, random_weights, small_spec
 
 GREEDY = SamplingParams(temperature=0.0)
@@ -53,7 +54,7 @@ def greedy(engine: Engine, prompt: list[int], n_tokens: int) -> list[int]:
 
 def exact(kernels: str) -> bool:
     """Whether the table keeps activations in float32 for bfloat16 weights."""
-    return not kernels.endswith("bf16")
+    return kernels not in ROUNDING_TABLES
 
 
 @pytest.mark.parametrize("kernels", TABLES)
