@@ -79,6 +79,7 @@ REQUESTS = st.lists(
     budget=st.integers(1, 20),
     cache_blocks=st.sampled_from([0, 6, None]),
     echo=st.sampled_from([0.0, 9.0]),
+    runs_ahead=st.booleans(),
 )
 def test_any_schedule(
     requests: list[Request],
@@ -88,8 +89,10 @@ def test_any_schedule(
     budget: int,
     cache_blocks: int | None,
     echo: float,
+    runs_ahead: bool,
 ) -> None:
     engine = FakeEngine(n_blocks, block_size)
+    engine.runs_ahead = runs_ahead
     engine.echo = echo  # else no draft ever comes true
     engine.poison = frozenset({POISON})
     streams: list[Stream] = []

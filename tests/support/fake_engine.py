@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from influence.engines.base import Engine, KvPool, Session, Step
+from influence.engines.base import DecodeRun, Engine, KvPool, Session, Step
 from influence.engines.sampling import Draw, Sample, sample_row
 from influence.errors import InvalidParameter, OutOfMemory
 from influence.models.spec import ModelSpec, Rope, RopeScaling
@@ -129,7 +130,8 @@ class FakeEngine(Engine):
     """`before_forward(steps)` and `before_sample(draws)` may raise, to play a failing engine.
 
     A history that contains one of `poison` gives NaN. With an `echo` above 0
-    the last two tokens weigh so much that the model repeats itself.
+    the last two tokens weigh so much that the model repeats itself. One that
+    `runs_ahead` does so for every draw that needs no history.
     """
 
     is_bit_exact = True
@@ -141,6 +143,8 @@ class FakeEngine(Engine):
         self.sessions: list[FakeSession] = []
         self.poison: frozenset[int] = frozenset()
         self.echo = 0.0
+        self.runs_ahead = False
+        self.n_ahead = 0  # steps launched in runs
         self.before_forward: Callable[[Sequence[Step]], Any] = lambda steps: None
         self.before_sample: Callable[[Sequence[Draw]], Any] = lambda draws: None
         self.batches: list[list[int]] = []  # tokens of each step of each forward
@@ -183,6 +187,10 @@ class FakeEngine(Engine):
         self.before_sample(draws)
         return [sample_row(self._rows[draw.row], draw) for draw in draws]
 
+    def decode_ahead(self, steps: Sequence[Step], draws: Sequence[Draw]) -> FakeRun | None:
+        needs_host = any(draw.allowed is not None or draw.params.counts_tokens for draw in draws)
+        return FakeRun(self, steps, draws) if self.runs_ahead and not needs_host else None
+
     def close(self) -> None:
         assert not self.sessions
 
@@ -208,6 +216,39 @@ class FakeEngine(Engine):
         history = session.history
         ends = range(len(history) - step.n_logits + 1, len(history) + 1)
         return [self.logits_after(history[:end], session.context) for end in ends]
+
+
+class FakeRun(DecodeRun):
+    """Computes each step when it is launched, and says nothing of it before it is taken."""
+
+    def __init__(self, engine: FakeEngine, steps: Sequence[Step], draws: Sequence[Draw]) -> None:
+        self.engine, self.steps, self.draws = engine, list(steps), list(draws)
+        self.in_flight: list[list[Sample] | Exception] = []
+        self.launch()
+
+    @property
+    def n_in_flight(self) -> int:
+        return len(self.in_flight)
+
+    def launch(self) -> None:
+        self.engine.n_ahead += 1
+        self.engine.forward(self.steps)
+        try:
+            samples = self.engine.sample(self.draws)
+        except Exception as error:
+            self.in_flight.append(error)
+            samples = [Sample(0, None) for _ in self.draws]
+        else:
+            self.in_flight.append(samples)
+        both = list(zip(self.steps, samples, strict=True))
+        self.steps = [Step(step.session, [sample.token_id]) for step, sample in both]
+        self.draws = [replace(draw, position=draw.position + 1) for draw in self.draws]
+
+    def take(self) -> list[Sample]:
+        found = self.in_flight.pop(0)
+        if isinstance(found, Exception):
+            raise found
+        return found
 
 
 # One token, one piece: letters, a space, and characters that two or three tokens make up.

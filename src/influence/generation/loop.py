@@ -7,12 +7,13 @@ knows no thread, lock or queue: `generator.py` feeds it and calls `step`.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 
 from influence.engines.base import Engine, KvPool
-from influence.engines.sampling import Draw, Sample
+from influence.engines.sampling import Sample
 from influence.errors import EngineError, InfluenceError
+from influence.generation.ahead import Ahead, Taken
+from influence.generation.chunks import Chunk, Drawn, Rows, all_decode, width
 from influence.generation.drafting import MAX_ROWS, StepCosts, draft_lengths
 from influence.generation.events import FinishReason
 from influence.generation.facts import LoopFacts
@@ -24,46 +25,6 @@ from influence.generation.stored_prompts import Load, StoredPrompts
 
 # Rows of logits that scored prompts may take in one step, of 4 bytes a number.
 SCORED_BYTES = 32 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class Chunk:
-    """What a sequence runs in a step."""
-
-    sequence: SequenceState
-    n_tokens: int  # of its pending ones
-    draft: Sequence[int] = ()  # guessed tokens behind them
-
-    @property
-    def width(self) -> int:
-        return self.n_tokens + len(self.draft)
-
-
-@dataclass(frozen=True, slots=True)
-class _Rows:
-    """Rows of logits that are a sequence's, and the guess at the token that they give."""
-
-    sequence: SequenceState
-    first: int
-    n: int
-    draft: Sequence[int]
-
-    @property
-    def came_true(self) -> bool:
-        """Whether the token drawn is the draft's, so that the row behind it counts too."""
-        return (
-            len(self.draft) > 0
-            and not self.sequence.has_ended
-            and self.sequence.token_ids[-1] == self.draft[0]
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class _Drawn:
-    """What one sequence wants of the rows of a step."""
-
-    sequence: SequenceState
-    draws: list[Draw]
 
 
 class Loop:
@@ -92,6 +53,8 @@ class Loop:
         self._running: list[SequenceState] = []  # in the order of their admission
         # What admitted ones wait for: what another computes, or what is read from the disk.
         self._waits: dict[SequenceState, Lead | Load] = {}
+        self._ahead: Ahead | None = None  # set while all who can run decode, and the engine runs ahead
+        self._run_failed = False  # the next step is a plain one, which finds out whose fault it was
         self._only_reads = False
         self._pace = Pace()
         self._costs = StepCosts()
@@ -127,6 +90,9 @@ class Loop:
 
     def step(self) -> None:
         """One step of everybody who can run; whoever ends gets his terminal event."""
+        if self._ahead is not None:
+            self._step_ahead(self._ahead)
+            return
         for sequence in [*self._running, *self._waiting]:
             if sequence.stream.cancel_wanted:
                 self._finish(sequence, "cancelled")
@@ -137,10 +103,13 @@ class Loop:
         chunks = self._plan()
         self._only_reads = not chunks and bool(self._waits)
         if chunks:
-            begin_s = self._clock()
-            self._advance(chunks)
             self._n_steps += 1
-            self._pace.add(_width(chunks), self._clock() - begin_s)
+            self._ahead = self._begin_ahead(chunks)
+            if self._ahead is None:
+                self._run_failed = False
+                begin_s = self._clock()
+                self._advance(chunks)
+                self._pace.add(width(chunks), self._clock() - begin_s)
 
     def cancel_all(self) -> None:
         """End every sequence as "cancelled" and close all sessions."""
@@ -153,15 +122,54 @@ class Loop:
         for sequence in [*self._running, *self._waiting]:
             sequence.fail(_as_ours(error))
 
+    def _begin_ahead(self, chunks: list[Chunk]) -> Ahead | None:
+        """A run in which the engine need not wait for us, if this step could be its first one."""
+        sequences = [chunk.sequence for chunk in chunks]
+        if (
+            self._run_failed
+            or self._waits
+            or len(sequences) < len(self._running)
+            or any(chunk.draft for chunk in chunks)
+        ):
+            return None
+        self._make_room(len(sequences))
+        try:
+            return Ahead.begin(self._engine, sequences)
+        except Exception:  # whatever it is, `_advance` meets it and finds whose it is
+            return None
+
+    def _step_ahead(self, ahead: Ahead) -> None:
+        """The run's next step, or its end: where somebody ends, comes or is cancelled, or the engine fails."""
+        self._n_steps += 1
+        goes_on = ahead.can_go_on and not self._n_admittable()
+        if any(sequence.stream.cancel_wanted for sequence in [*self._running, *self._waiting]):
+            goes_on = False
+        try:
+            if goes_on:
+                self._make_room(ahead.n_sequences)
+            taken = ahead.advance() if goes_on else ahead.end()
+        except Exception:  # the steps that are forgotten are run once more, and fail whom they must
+            self._run_failed, goes_on, taken = True, False, []
+        self._take_ahead(taken)
+        if not goes_on or not taken:
+            ahead.forget()
+            self._ahead = None
+
+    def _take_ahead(self, taken: Taken) -> None:
+        for sequence, sample in taken:
+            self._take(sequence, [sample])
+
     def _admit(self) -> None:
         """Begin with those of the waiting that have a place and all the blocks they can need."""
+        for sequence in [self._waiting.popleft() for _ in range(self._n_admittable())]:
+            self._running.append(sequence)
+            sequence.admitted_s = self._clock()
+
+    def _n_admittable(self) -> int:
         pool = self._engine.kv_pool
         needs = [pool.blocks_for(sequence.max_positions) for sequence in self._waiting]
         n_left = pool.n_blocks - self._n_reserved(pool)
-        n = n_admitted(needs, n_left, self._max_running - len(self._running))
-        for sequence in [self._waiting.popleft() for _ in range(n)]:
-            self._running.append(sequence)
-            sequence.admitted_s = self._clock()
+        return n_admitted(needs, n_left, self._max_running - len(self._running))
 
     def _n_reserved(self, pool: KvPool) -> int:
         """Blocks that the running ones can come to need."""
@@ -208,7 +216,7 @@ class Loop:
         scored = [s.scores_prompt and s.n_run < s.n_prompt for s in able]
         lengths = within_rows(lengths, scored, max(1, SCORED_BYTES // (4 * self._engine.spec.vocab_size)))
         chunks = [Chunk(sequence, n) for sequence, n in zip(able, lengths, strict=True) if n]
-        return self._with_drafts(chunks) if _all_decode(chunks) else chunks
+        return self._with_drafts(chunks) if all_decode(chunks) else chunks
 
     def _with_drafts(self, chunks: list[Chunk]) -> list[Chunk]:
         """The chunks of a step in which everybody decodes, with as much of his guess as pays."""
@@ -240,15 +248,15 @@ class Loop:
                     self._advance([chunk])
             return
         self._n_prompt_tokens += n_prompt
-        if _all_decode(chunks):
-            self._costs.add(_width(chunks), self._clock() - begin_s)
+        if all_decode(chunks):
+            self._costs.add(width(chunks), self._clock() - begin_s)
         drafted = [chunk for chunk in chunks if chunk.draft]
         for chunk in drafted:
             chunk.sequence.n_drafted += len(chunk.draft)
             self._n_drafted_tokens += len(chunk.draft)
         self._sample(chunks, n_rows)
         for chunk in drafted:
-            chunk.sequence.forget_draft()
+            chunk.sequence.forget_unknown()
 
     def _n_begun(self, chunks: list[Chunk]) -> int:
         """The most blocks that the chunks take; a block begun counts as new, because a fork copies the one it shares."""
@@ -267,26 +275,26 @@ class Loop:
         rows, first_row = [], 0
         for chunk, n in zip(chunks, n_rows, strict=True):
             if n:
-                rows.append(_Rows(chunk.sequence, first_row, n, chunk.draft))
+                rows.append(Rows(chunk.sequence, first_row, n, chunk.draft))
             first_row += n + len(chunk.draft)
         while rows:
             self._choose(self._drawn(rows))
             true = [one for one in rows if one.came_true]
-            rows = [_Rows(one.sequence, one.first + 1, 1, one.draft[1:]) for one in true]
+            rows = [Rows(one.sequence, one.first + 1, 1, one.draft[1:]) for one in true]
             for one in rows:
                 one.sequence.n_accepted += 1
             self._n_accepted_tokens += len(rows)
 
-    def _drawn(self, rows: list[_Rows]) -> list[_Drawn]:
+    def _drawn(self, rows: list[Rows]) -> list[Drawn]:
         drawn = []
         for one in rows:
             try:
-                drawn.append(_Drawn(one.sequence, one.sequence.draws(one.first, one.n)))
+                drawn.append(Drawn(one.sequence, one.sequence.draws(one.first, one.n)))
             except Exception as error:  # a constraint's
                 self._fail(one.sequence, error)
         return drawn
 
-    def _choose(self, drawn: list[_Drawn]) -> None:
+    def _choose(self, drawn: list[Drawn]) -> None:
         if not drawn:
             return
         try:
@@ -342,7 +350,7 @@ class Loop:
         """Free the place before the terminal event, so that whoever reads that event may submit again."""
         (self._running if sequence in self._running else self._waiting).remove(sequence)
         self._waits.pop(sequence, None)
-        sequence.forget_draft()
+        sequence.forget_unknown()
         session, n_run = sequence.session, sequence.n_run
         sequence.session, sequence.has_ended = None, True
         if session is not None and keep and n_run > 0:
@@ -350,14 +358,6 @@ class Loop:
         elif session is not None:
             session.close()
         self._on_left()
-
-
-def _all_decode(chunks: list[Chunk]) -> bool:
-    return all(chunk.sequence.n_generated > 0 for chunk in chunks)
-
-
-def _width(chunks: list[Chunk]) -> int:
-    return sum(chunk.width for chunk in chunks)
 
 
 def _as_ours(error: BaseException) -> InfluenceError:

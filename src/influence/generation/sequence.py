@@ -166,7 +166,11 @@ class SequenceState:
             generated_counts=self._counts.counts,
         )
 
-    def forget_draft(self) -> None:
+    def next_draw(self, row: int) -> Draw:
+        """What is wanted of that row if it follows the last token."""
+        return self._draw(row, len(self.token_ids))
+
+    def forget_unknown(self) -> None:
         """Have the session hold what is known alone: all tokens but the last, once one was sampled."""
         if self.session is not None and self.n_generated > 0 and self.n_run >= len(self.token_ids):
             self.session.rewind(len(self.token_ids) - 1)
