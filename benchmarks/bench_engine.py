@@ -1,9 +1,10 @@
-"""Speed of the CPU engine on a real shape, alone or in turns with other engines.
+"""Speed of our engines on a real shape, alone or in turns with other engines.
 
     python benchmarks/bench_engine.py --shape tinyllama-1.1b
     python benchmarks/bench_engine.py --shape tinyllama-1.1b --against llama-cpp-python
     python benchmarks/bench_engine.py -m models/org_name --only decode,streams --threads 8
     python benchmarks/bench_engine.py --shape tinyllama-1.1b --weights q8 --against llama-cpp-python --gguf Q8_0.gguf
+    python benchmarks/bench_engine.py --shape tinyllama-1.1b --device cuda --against transformers
 
 README.md beside this file says what each number means.
 """
@@ -17,11 +18,12 @@ import sys
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import report
 from agreement import N_TOKENS, Disagreement, check_agreement
 from cases import GROUPS, OURS, Case, Group, Outcome, Timed, measure, suite
+from engine_backend import EngineBackend
 from gguf_export import NotExportable
 from influence.engines import machine, native
 from influence.engines.packing import PackedWeights, pack_weights
@@ -83,7 +85,7 @@ def _measure_all(
     lines = [report.heading(workload, facts, engines), "", report.table_head(list(engines))]
     print("\n".join(lines), flush=True)
     outcomes: list[Outcome] = []
-    with closing(ReadProbe(options.threads)) as probe:
+    with closing(_probe(options)) as probe:
         for case in cases:
             outcomes.append(
                 measure(case, runners, repeat=options.repeat, probe=probe, step_bytes=workload.step_bytes)
@@ -97,6 +99,15 @@ def _measure_all(
     )
 
 
+def _probe(options: argparse.Namespace) -> Any:
+    """Of the memory that the engine reads."""
+    if options.device == "cpu":
+        return ReadProbe(options.threads)
+    from gpu_backend import GpuReadProbe
+
+    return GpuReadProbe(f"cuda:{options.device_index}")
+
+
 def _write(options: argparse.Namespace, table: str, text: str) -> None:
     if options.json:
         options.json.write_text(text + "\n")
@@ -105,7 +116,7 @@ def _write(options: argparse.Namespace, table: str, text: str) -> None:
 
 
 def _packed(options: argparse.Namespace, model: Model) -> PackedWeights | None:
-    if options.weights == "stored":
+    if options.weights == "stored" or options.device != "cpu":
         return None
     return pack_weights(
         model.weights,
@@ -126,14 +137,8 @@ def _load(
 ) -> dict[str, Timed]:
     """Ours and the peers, in the order of their turns."""
     context = max(N_TOKENS, *(case.context for case in cases))
-    ours = NativeBackend(
-        model,
-        threads=options.threads,
-        kernels=options.kernels,
-        kv_positions=max(N_TOKENS, *(case.context * case.n_streams for case in cases)),
-        context=context,
-        packed=packed,
-    )
+    kv_positions = max(N_TOKENS, *(case.context * case.n_streams for case in cases))
+    ours = _ours(options, model, packed, context, kv_positions)
     stack.callback(ours.close)
     runners: dict[str, Timed] = {OURS: Runner(ours)}
     for peer in options.against:
@@ -143,10 +148,31 @@ def _load(
     return runners
 
 
+def _ours(
+    options: argparse.Namespace, model: Model, packed: PackedWeights | None, context: int, kv_positions: int
+) -> EngineBackend:
+    if options.device == "cuda":
+        from gpu_backend import GpuBackend
+        from influence.engines.torch import placement
+
+        where = placement.on_cuda(options.device_index)
+        return GpuBackend(model, where, context=context, kv_positions=kv_positions, form=options.weights)
+    return NativeBackend(
+        model,
+        threads=options.threads,
+        kernels=options.kernels,
+        kv_positions=kv_positions,
+        context=context,
+        packed=packed,
+    )
+
+
 def _start_peer(peer: str, options: argparse.Namespace, model: Model, context: int) -> PeerRunner:
     settings: dict[str, object] = {"threads": options.threads, "context": context}
     if peer == "transformers":
-        settings["folder"] = str(model.folder)
+        settings |= {"folder": str(model.folder), "device": options.device}
+        if options.device == "cuda":
+            settings["device"] = f"cuda:{options.device_index}"
         return PeerRunner(options.peer_python, "peer_transformers.py", settings)
     gguf = options.gguf or gguf_of(model, options.cache)
     settings |= {"gguf": str(gguf), "flash_attention": options.flash_attention}
@@ -172,6 +198,8 @@ def _parser() -> argparse.ArgumentParser:
         default="bf16",
         help="of a random model (default: %(default)s)",
     )
+    add("--device", choices=("cpu", "cuda"), default="cpu", help="where ours and transformers run")
+    add("--device-index", type=int, default=0, metavar="N", help="which GPU")
     add(
         "--cache",
         type=Path,

@@ -1,4 +1,4 @@
-"""transformers on torch's CPU kernels as a peer: run by peer_process.py, never by hand.
+"""transformers on torch's kernels as a peer: run by peer_process.py, never by hand.
 
 Weights as stored, its default attention, its own KV cache, no compilation: what
 `generate` does for each token, without its bookkeeping.
@@ -29,11 +29,12 @@ class Transformers:
         torch.set_grad_enabled(False)
         # Its annotations are partial: what comes from it is Any here. The model comes in evaluation mode.
         self._model: Any = transformers.AutoModelForCausalLM.from_pretrained(settings["folder"], dtype="auto")
+        self._device = settings.get("device", "cpu")
+        self._model = self._model.to(self._device)
         self._cache = transformers.DynamicCache()
         self.vocab_size = int(self._model.config.vocab_size)
-        self.description = (
-            f"transformers {transformers.__version__}, torch {torch.__version__}, "
-            f"{settings['threads']} threads"
+        self.description = f"transformers {transformers.__version__}, torch {torch.__version__}, " + (
+            f"{settings['threads']} threads" if self._device == "cpu" else self._device
         )
 
     def reset(self, n_streams: int) -> None:
@@ -50,13 +51,16 @@ class Transformers:
 
     def logits(self, token_ids: Sequence[int], n_rows: int) -> bytes:
         self.reset(1)
-        rows: bytes = self._forward([token_ids], n_logits=n_rows)[0].float().numpy().tobytes()
+        rows: bytes = self._forward([token_ids], n_logits=n_rows)[0].float().cpu().numpy().tobytes()
         return rows
 
     def _forward(self, rows: Sequence[Sequence[int]], n_logits: int) -> Any:
         """Logits of the last `n_logits` tokens, (n_streams, n_logits, vocab_size)."""
         output = self._model(
-            torch.tensor(rows), past_key_values=self._cache, use_cache=True, logits_to_keep=n_logits
+            torch.tensor(rows, device=self._device),
+            past_key_values=self._cache,
+            use_cache=True,
+            logits_to_keep=n_logits,
         )
         return output.logits
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from random import Random
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 # Prompts go in by pieces of this size where only what follows them is timed.
 CHUNK = 512
@@ -31,6 +31,14 @@ class Backend(Protocol):
 
     def logits(self, token_ids: Sequence[int], n_rows: int) -> bytes:
         """Logits after each of the last `n_rows` tokens of a new sequence: float32, (n_rows, vocab_size)."""
+
+
+@runtime_checkable
+class Decoding(Protocol):
+    """A backend that decodes many steps by itself, without a look at each token."""
+
+    def decode(self, token_ids: Sequence[int], n_tokens: int) -> list[int]:
+        """Append these, then what is chosen, `n_tokens` steps in all; the last tokens chosen."""
 
 
 class Runner:
@@ -56,8 +64,11 @@ class Runner:
         self._hold(n_streams, depth)
         ids = self._next
         start = time.perf_counter()
-        for _ in range(n_tokens):
-            ids = self._backend.append([[token_id] for token_id in ids])
+        if isinstance(self._backend, Decoding):
+            self._backend.decode(ids, n_tokens)
+        else:
+            for _ in range(n_tokens):
+                ids = self._backend.append([[token_id] for token_id in ids])
         return time.perf_counter() - start
 
     def logits(self, token_ids: Sequence[int], n_rows: int) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
@@ -94,3 +95,21 @@ def test_our_engine_holds_all_the_streams_of_its_largest_case(
     assert len(runner.logits([1, 2, 3], 2)) == 2 * 512 * 4
     backend.close()
     model.checkpoint.close()
+
+
+def test_an_engine_on_torch_decodes_ahead_what_it_appends_step_by_step(tmp_path: Path) -> None:
+    pytest.importorskip("torch", reason="needs torch: pip install 'influence[torch]'")
+    from gpu_backend import GpuBackend
+    from influence.engines.torch import placement
+
+    write_model(SHAPES["tiny"] | {"max_position_embeddings": 64}, tmp_path)
+    model = open_model(tmp_path)
+    backend = GpuBackend(model, placement.on_cpu(), context=70, kv_positions=140, form="stored")
+    backend.reset(2)
+    ids = backend.append([[1, 2, 3], [4, 5, 6]])
+    decoded = backend.decode(ids, 5)
+    backend.rewind(3)
+    for _ in range(5):
+        ids = backend.append([[one] for one in ids])
+    assert decoded == ids
+    backend.close()
