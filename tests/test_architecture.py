@@ -35,6 +35,7 @@ FLOORS = {
 # A library -> the only places (files or folders under src/influence) that import it.
 OWNERS: dict[str, str | tuple[str, ...]] = {
     "torch": "engines/torch",
+    "triton": "engines/torch/triton",
     "starlette": "server",
     "uvicorn": "server",
     "msgspec": "server",

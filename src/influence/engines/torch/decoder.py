@@ -70,8 +70,7 @@ class Decoder:
         f, norm = (
             (x, layer.ffn_norm or layer.attn_norm) if self._spec.parallel_block else (after, layer.ffn_norm)
         )
-        inner = self._ops.norm_linear(f, norm, layer.up)
-        inner = self._ops.activate(inner, self._spec.activation, self._spec.gated_mlp)
+        inner = self._ops.gate_up(f, norm, layer.up, self._spec.activation, self._spec.gated_mlp)
         return self._add(after, inner, layer.down, layer.ffn_post_norm, scale)
 
     def _add(self, x: Tensor, y: Tensor, linear: Linear, post_norm: Norm | None, scale: float) -> Tensor:
@@ -92,11 +91,20 @@ class Decoder:
     ) -> Tensor:
         """What the heads gather, before the output projection, (n, q_dim)."""
         spec = self._spec
-        qkv = self._ops.norm_linear(x, layer.attn_norm, layer.qkv)
         which = spec.layer_rope[index]
         rope, (cos, sin) = (None, (None, None)) if which is None else (spec.ropes[which], turns[which])
-        q = self._ops.rope_and_store(
-            qkv, cos, sin, rope, kv, batch.slots, self._heads, layer.q_norm, layer.k_norm
+        q = self._ops.project_heads(
+            x,
+            layer.attn_norm,
+            layer.qkv,
+            cos,
+            sin,
+            rope,
+            kv,
+            batch.slots,
+            self._heads,
+            layer.q_norm,
+            layer.k_norm,
         )
         attended: Tensor = self._ops.paged_attention(
             q,

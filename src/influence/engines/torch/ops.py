@@ -104,6 +104,24 @@ def turned(x: Tensor, cos: Tensor, sin: Tensor, interleaved: bool) -> Tensor:
     return torch.cat([both, rest], dim=-1)
 
 
+def project_heads(
+    x: Tensor,  # (n, in), any dtype
+    norm: Norm | None,
+    weights: Linear,  # q, k, v stacked
+    cos: Tensor | None,
+    sin: Tensor | None,
+    rope: Rope | None,
+    kv: Tensor,
+    slots: Tensor,
+    heads: Heads,
+    q_norm: Norm | None = None,
+    k_norm: Norm | None = None,
+) -> Tensor:
+    """`norm_linear`, then `rope_and_store`: q, (n, n_heads, head_dim); k and v are in the cache."""
+    qkv = norm_linear(x, norm, weights)
+    return rope_and_store(qkv, cos, sin, rope, kv, slots, heads, q_norm, k_norm)
+
+
 def paged_attention(
     q: Tensor,  # (n, n_heads, head_dim)
     kv: Tensor,  # of this layer
@@ -200,6 +218,17 @@ def activate(gate_up: Tensor, activation: Activation, gated: bool) -> Tensor:
     return (ACTIVATIONS[activation](gate) * up).to(gate_up.dtype)
 
 
+def gate_up(
+    x: Tensor,  # (n, in), any dtype
+    norm: Norm | None,
+    weights: Linear,  # gate, up stacked; or up alone
+    activation: Activation,
+    gated: bool,
+) -> Tensor:
+    """`norm_linear`, then `activate`: (n, intermediate) of the weight's dtype."""
+    return activate(norm_linear(x, norm, weights), activation, gated)
+
+
 ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
     "silu": functional.silu,
     "gelu": functional.gelu,
@@ -215,12 +244,11 @@ class Ops:
 
     name: str = "plain"  # for people
     norm_linear: Callable[..., Tensor] = norm_linear
-    rope_and_store: Callable[..., Tensor] = rope_and_store
+    project_heads: Callable[..., Tensor] = project_heads
     paged_attention: Callable[..., Tensor] = paged_attention
     linear_residual: Callable[..., Tensor] = linear_residual
-    activate: Callable[..., Tensor] = activate
+    gate_up: Callable[..., Tensor] = gate_up
     normed: Callable[..., Tensor] = normed
-    gemv: Callable[..., Tensor] = gemv
 
 
 PLAIN = Ops()

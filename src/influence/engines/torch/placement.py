@@ -98,4 +98,8 @@ def on_cuda(index: int) -> Placement:
 
 def cuda_ops() -> Ops:
     """Triton's kernels where Triton is installed; it comes with torch on Linux, but not everywhere."""
-    return PLAIN
+    try:
+        from influence.engines.torch.triton.table import TRITON
+    except ImportError:
+        return PLAIN
+    return TRITON

@@ -1,0 +1,14 @@
+"""GPU kernels in Triton: the second implementation of the steps in `ops.py`, whose plain form is their test.
+
+    table       which kernel takes a step, by how many tokens it has
+    products    gemv (one row) and matmul (several) through matrices of every format; rows (norms, activations)
+    heads       rope (qk-norm, rope, cache) and attention (paged, split, decodes and chunks together)
+    tiles       how each format is loaded and becomes numbers
+    activations the row that meets a matrix: norm, rounding; the MLP's functions
+    splits      sums of columns that are cut among programs, in a fixed order
+    operands    tensors and grids as kernels take them
+    launch      what a launch depends on beside them
+
+Imported by `placement.cuda_ops` alone, where Triton is installed. TRITON_INTERPRET=1
+runs all of it on CPU tensors.
+"""
