@@ -10,6 +10,7 @@
 #include <nanobind/stl/unique_ptr.h>
 #include <nanobind/stl/vector.h>
 
+#include "bf12.h"
 #include "cpu.h"
 #include "decoder.h"
 #include "kernels/kernels.h"
@@ -71,8 +72,9 @@ Matrix matrix_of(const Array& array) {
 
 DType packed_dtype(const std::string& name) {
   if (name == "q8") return DType::kQ8;
-  require(name == "q4", "packed weights are q8 or q4");
-  return DType::kQ4;
+  if (name == "q4") return DType::kQ4;
+  require(name == "bf12", "packed weights are bf12, q8 or q4");
+  return DType::kBF12;
 }
 
 using Slots = nb::dict;
@@ -309,9 +311,20 @@ void pack_matrix(const Array& source, const std::string& dtype, const Bytes& out
   const DType packed = packed_dtype(dtype);
   require(static_cast<int64_t>(out.size()) == packed_bytes(packed, matrix.rows, matrix.cols),
           "out must have the bytes that packed_bytes tells");
+  require(packed != DType::kBF12 || matrix.dtype == DType::kBF16, "bf12 is made of bfloat16");
   const KernelTable& table = select_kernels(detect_cpu(), kernels);
   nb::gil_scoped_release release;
-  pack(matrix, packed, table, n_threads, out.data());
+  if (packed == DType::kBF12) {
+    pack_bf12(matrix, n_threads, out.data());
+  } else {
+    pack(matrix, packed, table, n_threads, out.data());
+  }
+}
+
+bool fits_bf12_matrix(const Array& source, int n_threads) {
+  const Matrix matrix = matrix_of(source);
+  nb::gil_scoped_release release;
+  return matrix.dtype == DType::kBF16 && fits_bf12(matrix, n_threads);
 }
 
 void bind_packed(nb::module_& m) {
@@ -338,6 +351,7 @@ void bind_packed(nb::module_& m) {
         return packed_bytes(packed_dtype(dtype), rows, cols);
       },
       "dtype"_a, "rows"_a, "cols"_a);
+  m.def("fits_bf12", &fits_bf12_matrix, "source"_a, "n_threads"_a);
   m.def("pack", &pack_matrix, "source"_a, "dtype"_a, "out"_a, "kernels"_a, "n_threads"_a);
 }
 

@@ -115,10 +115,7 @@ class Kernels {
     require(size_of(w, 1) == x.cols(), "x and w differ in their number of columns");
     require(size_of(out, 0) == x.n_tokens() && out.shape(1) == w.shape(0),
             "out must have x's tokens and w's rows");
-    nb::gil_scoped_release release;
-    table_.matmul[static_cast<int>(x.dtype())].multiply(x.data(), x.n_tokens(), w.data(),
-                                                        w.stride(0), size_of(w, 0), x.cols(),
-                                                        out.data(), out.stride(0));
+    run_product(x, w.data(), w.stride(0), out);
   }
 
   // `w` are the bytes of n_rows packed rows.
@@ -128,9 +125,7 @@ class Kernels {
     require(static_cast<int64_t>(w.size()) == packed_bytes(x.dtype(), size_of(out, 1), x.cols()),
             "w must hold as many packed rows as out has columns");
     require(size_of(out, 0) == x.n_tokens(), "out must have x's tokens");
-    nb::gil_scoped_release release;
-    table_.matmul[static_cast<int>(x.dtype())].multiply(
-        x.data(), x.n_tokens(), w.data(), 0, size_of(out, 1), x.cols(), out.data(), out.stride(0));
+    run_product(x, w.data(), 0, out);
   }
 
   void store_kv(const ConstRow& key, const ConstRow& value, int64_t slot, const Array& keys,
@@ -211,12 +206,22 @@ class Kernels {
   }
 
  private:
+  void run_product(const Prepared& x, const void* w, int64_t w_stride, const Rows& out) const {
+    const MatmulKernel& kernel = table_.matmul[static_cast<int>(x.dtype())];
+    nb::gil_scoped_release release;
+    AlignedBuffer scratch;
+    scratch.reserve(kernel.scratch_bytes(x.cols()));
+    kernel.multiply(x.data(), x.n_tokens(), w, w_stride, size_of(out, 1), x.cols(), out.data(),
+                    out.stride(0), scratch.data());
+  }
+
   static DType dtype_named(const std::string& name) {
     if (name == "f32") return DType::kF32;
     if (name == "f16") return DType::kF16;
     if (name == "q8") return DType::kQ8;
     if (name == "q4") return DType::kQ4;
-    require(name == "bf16", "weights are f32, f16, bf16, q8 or q4");
+    if (name == "bf12") return DType::kBF12;
+    require(name == "bf16", "weights are f32, f16, bf16, bf12, q8 or q4");
     return DType::kBF16;
   }
 

@@ -40,7 +40,8 @@ Decoder::Decoder(Spec spec, DecoderWeights weights, const KernelTable& kernels, 
       shared_work_(shared_work),
       weights_per_token_(weights_.n_per_token()),
       attention_(spec_, kernels_, *cache_, n_threads),
-      products_(n_threads) {}
+      products_(n_threads),
+      scratch_(n_threads) {}
 
 // ---- A step: check everything, take the blocks, then compute. ----
 
@@ -136,13 +137,16 @@ void Decoder::make_room(int64_t n_rows) {
   for (std::vector<float>* kv : {&k_, &v_}) kv->resize(n_rows * spec_.kv_dim());
   for (std::vector<float>* inner : {&gate_, &up_}) inner->resize(n_rows * spec_.intermediate_size);
   int64_t max_rows_per_task = 0;
+  int64_t scratch_bytes = 0;
   for (int dtype = 0; dtype < kDTypeCount; ++dtype) {
     const MatmulKernel& kernel = kernels_.matmul[dtype];
     const int64_t n_bytes = n_rows * kernel.prepared_bytes(widest);
     prepared_[dtype].reserve(n_bytes);
     if (kernel.arrange != nullptr) arranged_[dtype].reserve(n_bytes);
     max_rows_per_task = std::max(max_rows_per_task, kernel.rows_per_task);
+    scratch_bytes = std::max(scratch_bytes, kernel.scratch_bytes(widest));
   }
+  for (AlignedBuffer& scratch : scratch_) scratch.reserve(scratch_bytes);
   for (std::vector<float>& product : products_) product.resize(n_rows * max_rows_per_task);
   room_ = n_rows;
 }
@@ -409,7 +413,7 @@ void Decoder::multiply_piece(const Team& team, const Product& product, int64_t f
   float* out = product.residual ? products_[team.thread()].data() : product.out + first;
   const int64_t stride = product.residual ? n : weight.rows;
   kernel.multiply(input, n_tokens, weight.row(first), weight.row_stride, n, weight.cols, out,
-                  stride);
+                  stride, scratch_[team.thread()].data());
   for (int64_t token = 0; token < n_tokens; ++token) {
     float* row = out + token * stride;
     if (!linear.bias.empty()) kernels_.add(row, linear.bias.data() + first, 1, n);

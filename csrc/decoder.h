@@ -142,6 +142,7 @@ class Decoder {
   std::array<AlignedBuffer, kDTypeCount> prepared_;  // inputs of products, by the weights' dtype
   std::array<AlignedBuffer, kDTypeCount> arranged_;  // the same where kernels want them arranged
   std::vector<std::vector<float>> products_;         // by thread, of what is to be added
+  std::vector<AlignedBuffer> scratch_;               // by thread, what a product works in
 
   std::vector<float> logits_;
   int64_t n_logits_ = 0;

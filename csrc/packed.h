@@ -1,9 +1,11 @@
 // Element types of weights, and how those of few bits are packed. Functions are
 // static: see kernels/simd_avx512.h.
 //
-// A packed matrix is panels of 64 rows, one after another; the last is filled up
-// with zeros. A panel is groups of 32 (q4) or 64 (q8) columns; the last is filled
-// up too. A group:
+// A packed matrix is panels of rows, one after another; the last is filled up with
+// zeros. How many rows, and how they lie, depends on the format.
+//
+// q8 and q4: a panel is 64 rows in groups of 64 (q8) or 32 (q4) columns; the last
+// group is filled up too. A group:
 //
 //     scales   64 bfloat16, one for each row
 //     quads    q8: for each 4 columns 256 bytes, 4 for each row: weight / scale + 128
@@ -16,21 +18,39 @@
 // row reads the panel from its first byte to its last.
 //
 // 8.25 bits a weight for q8, 4.5 for q4.
+//
+// bf12: bfloat16 in twelve bits, and nothing is lost. The weights of a row use few
+// exponents: 15 neighbouring ones cover all but about two of ten thousand. A panel
+// is 8 rows:
+//
+//     bases       8 bytes, one for each row
+//     exceptions  (exception_room(cols),) BF12Exception by column: weights whose
+//                 exponent has no code; one with the column kNoColumn ends them
+//     blocks      from the next multiple of 64 bytes on, for each 64 columns (the
+//                 last filled up with zeros) and in them for each row:
+//                     64 bytes  sign and mantissa: a weight's bits without the exponent
+//                     32 bytes  codes: of bytes 0 to 31 in the low halves, of 32 to 63
+//                               in the high ones
+//
+// The code c > 0 is the exponent base + c; 0 is the exponent 0, zeros and subnormal
+// numbers. Byte 16 i + j of a block is its column 8 i + j for j < 8, and column
+// 32 + 8 i + j - 8 above, so that vectors of bytes, interleaved with others in
+// each 16 of them, are weights in order.
 #pragma once
 
 #include "base.h"
 
 namespace influence {
 
-enum class DType : uint8_t { kF32, kF16, kBF16, kQ8, kQ4 };
-inline constexpr int kDTypeCount = 5;
+enum class DType : uint8_t { kF32, kF16, kBF16, kQ8, kQ4, kBF12 };
+inline constexpr int kDTypeCount = 6;
 
-static constexpr bool is_packed(DType dtype) { return dtype == DType::kQ8 || dtype == DType::kQ4; }
+static constexpr bool is_packed(DType dtype) { return dtype >= DType::kQ8; }
 
 // Of an element that is not packed.
 static constexpr int64_t dtype_bytes(DType dtype) { return dtype == DType::kF32 ? 4 : 2; }
 
-inline constexpr int64_t kPanelRows = 64;
+inline constexpr int64_t kPanelRows = 64;              // of q8 and q4
 inline constexpr int64_t kQuadBytes = 4 * kPanelRows;  // 4 columns of a panel, a byte each
 inline constexpr int64_t kScaleBytes = 2 * kPanelRows;
 
@@ -40,12 +60,40 @@ static constexpr int64_t group_bytes(DType packed) {
   return kScaleBytes + (packed == DType::kQ8 ? 16 : 4) * kQuadBytes;
 }
 
+// A weight of a bf12 panel as it is stored elsewhere.
+struct BF12Exception {
+  uint32_t col;
+  uint16_t row;  // in the panel
+  uint16_t bits;
+};
+inline constexpr uint32_t kNoColumn = 0xffffffff;
+
+inline constexpr int64_t kBF12Rows = 8;
+inline constexpr int64_t kBF12Cols = 64;                  // of a block
+inline constexpr int64_t kBF12Bytes = 3 * kBF12Cols / 2;  // of a row in a block
+inline constexpr int kBF12Codes = 16;
+
+// Several times what weights with heavy tails need (Student's t of 3 degrees: 6 of
+// ten thousand, 20 at most in a panel of 2048 columns), with the one that ends them.
+static constexpr int64_t exception_room(int64_t cols) { return kBF12Rows * cols / 1024 + 16; }
+
+static constexpr int64_t bf12_head_bytes(int64_t cols) {
+  const auto size = static_cast<int64_t>(sizeof(BF12Exception));
+  return round_up(kBF12Rows + exception_room(cols) * size, static_cast<int64_t>(kAlignment));
+}
+
+static constexpr int64_t panel_rows(DType packed) {
+  return packed == DType::kBF12 ? kBF12Rows : kPanelRows;
+}
+
 static constexpr int64_t panel_bytes(DType packed, int64_t cols) {
-  return ceil_div(cols, group_cols(packed)) * group_bytes(packed);
+  return packed == DType::kBF12
+             ? bf12_head_bytes(cols) + ceil_div(cols, kBF12Cols) * kBF12Rows * kBF12Bytes
+             : ceil_div(cols, group_cols(packed)) * group_bytes(packed);
 }
 
 static constexpr int64_t packed_bytes(DType packed, int64_t rows, int64_t cols) {
-  return ceil_div(rows, kPanelRows) * panel_bytes(packed, cols);
+  return ceil_div(rows, panel_rows(packed)) * panel_bytes(packed, cols);
 }
 
 // What a q4 code stands for, 128 added; the values lie where normally distributed

@@ -25,7 +25,7 @@ struct Matrix {
 
   const void* row(int64_t r) const {
     if (is_packed(dtype)) {
-      return static_cast<const char*>(data) + r / kPanelRows * panel_bytes(dtype, cols);
+      return static_cast<const char*>(data) + r / panel_rows(dtype) * panel_bytes(dtype, cols);
     }
     int64_t element = (r / group_rows) * group_stride + (r % group_rows) * row_stride;
     return static_cast<const char*>(data) + element * dtype_bytes(dtype);

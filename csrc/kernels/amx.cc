@@ -23,7 +23,17 @@ constexpr KernelTable table() {
       .prepared_bytes = prepared_bytes<DotBF16Format>,
       .rows_per_task = 256,
       .prepare = prepare<DotBF16Format>,
+      .scratch_bytes = no_scratch_bytes,
       .multiply = multiply_tiles,
+      .row_unit = kTileUnit,
+      .arrange = arrange_tokens,
+  };
+  table.matmul[static_cast<int>(DType::kBF12)] = {
+      .prepared_bytes = prepared_bytes<DotBF16Format>,
+      .rows_per_task = kUnpackedRows,
+      .prepare = prepare<DotBF16Format>,
+      .scratch_bytes = unpacked_bytes,
+      .multiply = multiply_unpacked_by<multiply_tiles>,
       .row_unit = kTileUnit,
       .arrange = arrange_tokens,
   };

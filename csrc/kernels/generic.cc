@@ -2,11 +2,13 @@
 // Sums run in sixteen partial sums, number i into sum i % 16, so that the
 // compiler can use whatever vectors the target has without changing a bit.
 // Weights are widened to float32 as they are read; activations stay float32.
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <cstring>
 #include <type_traits>
 
+#include "bf12_panel.h"
 #include "pack_rows.h"
 #include "packed_rows.h"
 #include "plain_rows.h"
@@ -92,7 +94,7 @@ void prepare(const float* x, int64_t x_stride, int64_t n_tokens, int64_t cols, v
 
 template <class Element>
 void multiply(const void* x, int64_t n_tokens, const void* w, int64_t w_stride, int64_t n_rows,
-              int64_t cols, float* out, int64_t out_stride) {
+              int64_t cols, float* out, int64_t out_stride, void*) {
   for (int64_t r = 0; r < n_rows; ++r) {
     const Element* row = static_cast<const Element*>(w) + r * w_stride;
     for (int64_t t = 0; t < n_tokens; ++t) {
@@ -229,7 +231,7 @@ void softcap(float* x, float cap, int64_t n) {
 
 template <class Element>
 constexpr MatmulKernel matmul_kernel() {
-  return {prepared_bytes, 32, prepare, multiply<Element>, 8};
+  return {prepared_bytes, 32, prepare, no_scratch_bytes, multiply<Element>, 8};
 }
 
 // Row `row` and column `col` of a group of a panel, 128 added.
@@ -243,7 +245,7 @@ int32_t byte_of(const char* group, int64_t row, int64_t col) {
 
 template <DType kPacked>
 void multiply_packed(const void* x, int64_t n_tokens, const void* w, int64_t, int64_t n_rows,
-                     int64_t cols, float* out, int64_t out_stride) {
+                     int64_t cols, float* out, int64_t out_stride, void*) {
   using Row = PreparedRow<kPacked>;
   const char* panels = static_cast<const char*>(w);
   for (int64_t r = 0; r < n_rows; ++r) {
@@ -267,8 +269,47 @@ void multiply_packed(const void* x, int64_t n_tokens, const void* w, int64_t, in
 
 template <DType kPacked>
 constexpr MatmulKernel packed_kernel() {
-  return {packed_prepared_bytes<kPacked>, kPanelRows, packed_prepare<kPacked>,
-          multiply_packed<kPacked>, kPanelRows};
+  return {packed_prepared_bytes<kPacked>, kPanelRows, packed_prepare<kPacked>, no_scratch_bytes,
+          multiply_packed<kPacked>,       kPanelRows};
+}
+
+// The weight in column `col` of a row of a block, unless it is an exception.
+BF16 weight_of(const uint8_t* row, const BF12Codes& codes, int64_t col) {
+  const int64_t i = col % 32 / 8 * 16 + col / 32 * 8 + col % 8;  // its byte
+  const uint8_t both = row[kBF12Cols + i % 32];
+  const int code = i < 32 ? both & 15 : both >> 4;
+  const int high = (row[i] & 0x80) | codes.high[code];
+  const int low = (row[i] & 0x7f) | codes.low[code];
+  return {static_cast<uint16_t>(high << 8 | low)};
+}
+
+void unpack_panel(const char* data, int64_t cols, BF16* out, int64_t stride) {
+  const BF12Panel panel(data, cols);
+  BF12Patches patches(panel, cols);
+  for (int64_t col = 0; col < cols; col += kBF12Cols) {
+    for (int64_t r = 0; r < kBF12Rows; ++r) {
+      for (int64_t k = 0; k < kBF12Cols; ++k) {
+        out[r * stride + col + k] = weight_of(panel.block(col, r), panel.codes(r), k);
+      }
+    }
+    patches.apply(col, 0, kBF12Rows, out + col, stride);
+  }
+}
+
+void multiply_bf12(const void* x, int64_t n_tokens, const void* w, int64_t, int64_t n_rows,
+                   int64_t cols, float* out, int64_t out_stride, void* scratch) {
+  const char* panel = static_cast<const char*>(w);
+  const int64_t stride = unpacked_stride(cols);
+  for (int64_t row = 0; row < n_rows; row += kBF12Rows) {
+    unpack_panel(panel, cols, static_cast<BF16*>(scratch), stride);
+    multiply<BF16>(x, n_tokens, scratch, stride, std::min(kBF12Rows, n_rows - row), cols, out + row,
+                   out_stride, nullptr);
+    panel += panel_bytes(DType::kBF12, cols);
+  }
+}
+
+constexpr MatmulKernel bf12_kernel() {
+  return {prepared_bytes, kUnpackedRows, prepare, unpacked_bytes, multiply_bf12, kBF12Rows};
 }
 
 template <class Element>
@@ -284,7 +325,7 @@ const KernelTable generic_table = {
     .name = "generic",
     .supported = supported,
     .matmul = {matmul_kernel<float>(), matmul_kernel<F16>(), matmul_kernel<BF16>(),
-               packed_kernel<DType::kQ8>(), packed_kernel<DType::kQ4>()},
+               packed_kernel<DType::kQ8>(), packed_kernel<DType::kQ4>(), bf12_kernel()},
     .attention = {attention_kernel<float>(), attention_kernel<F16>(), {store_q8, attend<int8_t>}},
     .load_row = load_row,
     .pack_row = pack_row,

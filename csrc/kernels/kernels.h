@@ -61,13 +61,17 @@ struct MatmulKernel {
                   int64_t x_stride, int64_t n_tokens, int64_t cols,
                   void* out);  // (n_tokens, prepared_bytes(cols)), aligned to kAlignment
 
+  // Bytes of memory that `multiply` works in; often none.
+  int64_t (*scratch_bytes)(int64_t cols);
+
   // out[t, r] = sum over k of x[t, k] * w[r, k]
   void (*multiply)(const void* x,  // prepared, (n_tokens, cols), and arranged if `arrange` exists
                    int64_t n_tokens,
                    const void* w,  // (n_rows, cols), rows w_stride elements apart
                    int64_t w_stride, int64_t n_rows, int64_t cols,
                    float* out,  // (n_tokens, n_rows), rows out_stride floats apart
-                   int64_t out_stride);
+                   int64_t out_stride,
+                   void* scratch);  // (scratch_bytes(cols),), aligned to kAlignment
 
   // Tasks begin at multiples of this many rows: for packed weights, which have
   // no w_stride, a panel; else the fewest that keep the loads in flight.
@@ -78,6 +82,8 @@ struct MatmulKernel {
   // token's row is its own arrangement. Null: all rows are eaten as prepared.
   void (*arrange)(const void* rows, int64_t n_tokens, int64_t cols, void* out) = nullptr;
 };
+
+static inline int64_t no_scratch_bytes(int64_t) { return 0; }
 
 // One block of attention for several queries that share a KV head, with the
 // online softmax of FlashAttention (Dao et al., arXiv 2205.14135). For each

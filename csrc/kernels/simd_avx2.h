@@ -147,6 +147,8 @@ inline Bytes broadcast_four(const int8_t* p) {
   return _mm256_set1_epi32(four);
 }
 
+inline Bytes broadcast_byte(uint8_t x) { return _mm256_set1_epi8(static_cast<char>(x)); }
+
 inline Bytes load_table(const uint8_t (&values)[16]) {
   return _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(values)));
 }
@@ -164,6 +166,21 @@ inline Ints dot(Ints sum, Bytes w, Bytes x) {
   const Bytes weights = _mm256_xor_si256(w, _mm256_set1_epi8(-128));
   const __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(x), _mm256_sign_epi8(weights, x));
   return sum + (Ints)_mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+}
+
+// ---- Blocks of bf12 (packed.h) ----
+
+// The codes of bytes [vector * 32, ...) of a row of a block.
+inline Bytes load_codes(const uint8_t* halves, int vector) {
+  return vector == 0 ? low_halves(load_bytes(halves)) : high_halves(load_bytes(halves));
+}
+inline Bytes select_bits(Bytes mask, Bytes yes, Bytes no) {
+  return _mm256_or_si256(_mm256_and_si256(mask, yes), _mm256_andnot_si256(mask, no));
+}
+// Pairs of bytes: of bytes 0 to 7 of each 16 to `first`, of bytes 8 to 15 to `second`.
+inline void store_pairs(Bytes low, Bytes high, BF16* first, BF16* second) {
+  store_bytes(reinterpret_cast<uint8_t*>(first), _mm256_unpacklo_epi8(low, high));
+  store_bytes(reinterpret_cast<uint8_t*>(second), _mm256_unpackhi_epi8(low, high));
 }
 
 }  // namespace

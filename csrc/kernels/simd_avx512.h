@@ -142,6 +142,8 @@ inline Bytes broadcast_four(const int8_t* p) {
   return _mm512_set1_epi32(four);
 }
 
+inline Bytes broadcast_byte(uint8_t x) { return _mm512_set1_epi8(static_cast<char>(x)); }
+
 inline Bytes load_table(const uint8_t (&values)[16]) {
   return _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(values)));
 }
@@ -169,6 +171,23 @@ inline Ints dot(Ints sum, Bytes w, Bytes x) {
   return sum + (Ints)_mm512_madd_epi16(pairs, _mm512_set1_epi16(1));
 }
 #endif
+
+// ---- Blocks of bf12 (packed.h) ----
+
+// The codes of bytes [vector * 64, ...) of a row of a block.
+inline Bytes load_codes(const uint8_t* halves, int) {
+  const Bytes both =
+      _mm512_broadcast_i64x4(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(halves)));
+  return low_halves(_mm512_srlv_epi64(both, _mm512_setr_epi64(0, 0, 0, 0, 4, 4, 4, 4)));
+}
+inline Bytes select_bits(Bytes mask, Bytes yes, Bytes no) {
+  return _mm512_ternarylogic_epi64(mask, yes, no, 0xca);
+}
+// Pairs of bytes: of bytes 0 to 7 of each 16 to `first`, of bytes 8 to 15 to `second`.
+inline void store_pairs(Bytes low, Bytes high, BF16* first, BF16* second) {
+  _mm512_storeu_si512(first, _mm512_unpacklo_epi8(low, high));
+  _mm512_storeu_si512(second, _mm512_unpackhi_epi8(low, high));
+}
 
 }  // namespace
 }  // namespace influence

@@ -122,6 +122,8 @@ inline Bytes broadcast_four(const int8_t* p) {
   return vreinterpretq_u8_u32(vdupq_n_u32(four));
 }
 
+inline Bytes broadcast_byte(uint8_t x) { return vdupq_n_u8(x); }
+
 inline Bytes load_table(const uint8_t (&values)[16]) { return vld1q_u8(values); }
 inline Bytes look_up(Bytes table, Bytes indices) { return vqtbl1q_u8(table, indices); }
 inline Bytes low_halves(Bytes x) { return vandq_u8(x, vdupq_n_u8(15)); }
@@ -139,6 +141,20 @@ inline Ints dot(Ints sum, Bytes w, Bytes x) {
   const int16x8_t low = vmull_s8(vget_low_s8(weights), vget_low_s8(activations));
   const int16x8_t high = vmull_high_s8(weights, activations);
   return vpadalq_s16(sum, vpaddq_s16(low, high));
+}
+
+// ---- Blocks of bf12 (packed.h) ----
+
+// The codes of bytes [vector * 16, ...) of a row of a block.
+inline Bytes load_codes(const uint8_t* halves, int vector) {
+  const Bytes both = load_bytes(halves + vector % 2 * 16);
+  return vector < 2 ? low_halves(both) : high_halves(both);
+}
+inline Bytes select_bits(Bytes mask, Bytes yes, Bytes no) { return vbslq_u8(mask, yes, no); }
+// Pairs of bytes: of bytes 0 to 7 to `first`, of bytes 8 to 15 to `second`.
+inline void store_pairs(Bytes low, Bytes high, BF16* first, BF16* second) {
+  store_bytes(reinterpret_cast<uint8_t*>(first), vzip1q_u8(low, high));
+  store_bytes(reinterpret_cast<uint8_t*>(second), vzip2q_u8(low, high));
 }
 
 }  // namespace

@@ -15,6 +15,7 @@
 // fixed order: the bits do not depend on the shape.
 #pragma once
 
+#include "kernels.h"
 #include "unroll.h"
 
 namespace influence {
@@ -327,7 +328,7 @@ inline constexpr int64_t kRowUnit = 8;  // the rows of a tile that one token mee
 
 template <class Format>
 void multiply(const void* x, int64_t n_tokens, const void* w, int64_t w_stride, int64_t n_rows,
-              int64_t cols, float* out, int64_t out_stride) {
+              int64_t cols, float* out, int64_t out_stride, void*) {
   Product<Format> product = {static_cast<const typename Format::Activation*>(x),
                              prepared_cols<Format>(cols),
                              n_tokens,
@@ -348,7 +349,8 @@ void multiply(const void* x, int64_t n_tokens, const void* w, int64_t w_stride, 
 
 template <class Format, int64_t kRowsPerTask>
 constexpr MatmulKernel matmul_kernel() {
-  return {prepared_bytes<Format>, kRowsPerTask, prepare<Format>, multiply<Format>, kRowUnit};
+  return {prepared_bytes<Format>, kRowsPerTask,     prepare<Format>,
+          no_scratch_bytes,       multiply<Format>, kRowUnit};
 }
 
 }  // namespace

@@ -186,7 +186,7 @@ void for_each_slab(const void* w, int64_t n_rows, int64_t cols, F f) {
 
 template <class Panel>
 void multiply_packed(const void* x, int64_t n_tokens, const void* w, int64_t, int64_t n_rows,
-                     int64_t cols, float* out, int64_t out_stride) {
+                     int64_t cols, float* out, int64_t out_stride, void*) {
   const PackedProduct p = {x, n_tokens, cols, out, out_stride};
   const TokenTiles tiles(n_tokens, kPackedTokens);
   for_each_slab<Panel>(w, n_rows, cols,
@@ -200,8 +200,12 @@ void multiply_packed(const void* x, int64_t n_tokens, const void* w, int64_t, in
 
 template <class Panel>
 constexpr MatmulKernel packed_kernel() {
-  return {packed_prepared_bytes<Panel::kType>, kPanelRows, packed_prepare<Panel::kType>,
-          multiply_packed<Panel>, kPanelRows};
+  return {packed_prepared_bytes<Panel::kType>,
+          kPanelRows,
+          packed_prepare<Panel::kType>,
+          no_scratch_bytes,
+          multiply_packed<Panel>,
+          kPanelRows};
 }
 
 }  // namespace

@@ -12,6 +12,7 @@
 #include "vector_attention.h"
 #include "vector_matmul.h"
 #include "vector_packed.h"
+#include "vector_bf12.h"
 #include "vector_rows.h"
 #include "pack_rows.h"
 // clang-format on
@@ -26,7 +27,7 @@ constexpr KernelTable vector_table(const char* name, bool (*supported)(const Cpu
       .supported = supported,
       .matmul = {matmul_kernel<FloatFormat<float>, 24>(), matmul_kernel<FloatFormat<F16>, 48>(),
                  matmul_kernel<BF16Format, 48>(), packed_kernel<Q8Panel>(),
-                 packed_kernel<Q4Panel>()},
+                 packed_kernel<Q4Panel>(), bf12_kernel<BF16Format>()},
       .attention = {attention_kernel<float>(), attention_kernel<F16>(), {store_q8, attend<int8_t>}},
       .load_row = load_row,
       .pack_row = pack_row,
