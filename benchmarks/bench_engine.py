@@ -70,8 +70,9 @@ def run(options: argparse.Namespace) -> None:
         packed = _packed(options, model)
         workload = Workload.of(model, options.shape or str(options.model), packed)
         runners = _load(options, model, packed, cases, stack)
-        if packed is None and options.gguf is None:  # else two engines' own roundings of the weights
-            for agreement in check_agreement(runners, model.spec.vocab_size, workload.dtype):
+        exact = packed is None or packed.exact
+        if exact and options.gguf is None:  # else two engines' own roundings of the weights
+            for agreement in check_agreement(runners, model.spec.vocab_size, workload.stored_dtype):
                 print(agreement)
         if not options.check:
             _measure_all(options, cases, runners, workload)
@@ -208,7 +209,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add(
         "--weights",
-        choices=("stored", "q8", "q4"),
+        choices=("stored", "packed", "q8", "q4"),
         default="stored",
         help="how our engine holds the weights (default: %(default)s)",
     )

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from influence import _native
 from influence._native import kernels
 
 SHAPES = [(2048, 2048), (5632, 2048), (2048, 5632), (32000, 2048)]  # TinyLlama-1.1B's, (rows, cols)
@@ -29,38 +30,52 @@ ELEMENTS: dict[str, np.dtype[Any]] = {
     "f16": np.dtype(np.float16),
     "bf16": np.dtype(np.uint16),
 }
+PACKED = {"bf12": "bf16", "q8": "f32", "q4": "f32"}  # and what each is packed from
+PANEL_ROWS = 64  # threads share a packed matrix out in multiples of these
 BUFFER_BYTES = 768 << 20  # more than the largest last-level caches hold
 LONG_S = 0.5  # a measurement repeats until it has run this long
 
 Weights = npt.NDArray[Any]
 
 
-def weights_buffer(dtype: str) -> Weights:
-    """Small numbers of the type, filling the buffer."""
-    element = ELEMENTS[dtype]
-    some = np.random.default_rng(0).uniform(0.01, 0.02, 1 << 20).astype(np.float32)
+def some_weights(dtype: str, n: int) -> Weights:
+    """Normally distributed numbers of the type."""
+    some = np.random.default_rng(0).normal(0, 0.02, 1 << 20).astype(np.float32)
     if dtype == "bf16":
         some = (some.view(np.uint32) >> 16).astype(np.uint16)
-    return np.resize(some.astype(element, copy=False), BUFFER_BYTES // element.itemsize)
+    return np.resize(some.astype(ELEMENTS[dtype], copy=False), n)
 
 
-def matrices(buffer: Weights, rows: int, cols: int) -> list[Weights]:
-    n = buffer.size // (rows * cols)
-    return list(buffer[: n * rows * cols].reshape(n, rows, cols))
+def matrices(dtype: str, rows: int, cols: int) -> list[Weights]:
+    """As many as fill the buffer, (rows, cols) each, or the bytes of packed ones."""
+    if dtype not in PACKED:
+        n = BUFFER_BYTES // (rows * cols * ELEMENTS[dtype].itemsize)
+        return list(some_weights(dtype, n * rows * cols).reshape(n, rows, cols))
+    one = np.empty(_native.packed_bytes(dtype, rows, cols), np.uint8)
+    source = some_weights(PACKED[dtype], rows * cols).reshape(rows, cols)
+    _native.pack(source, dtype, one, "", 2)
+    n = BUFFER_BYTES // one.nbytes
+    return list(np.resize(one, n * one.nbytes).reshape(n, -1))
 
 
 def product(
-    table: Any, dtype: str, x: npt.NDArray[np.float32], threads: ThreadPoolExecutor, n_threads: int
+    table: Any, dtype: str, x: npt.NDArray[np.float32], rows: int, threads: ThreadPoolExecutor, n_threads: int
 ) -> Callable[[Weights], None]:
     """A call that multiplies x by one matrix, each thread an equal share of its rows."""
     prepared = table.prepare(dtype, x)
+    multiply = table.multiply_packed if dtype in PACKED else table.multiply
+    bounds = [rows // PANEL_ROWS * i // n_threads * PANEL_ROWS for i in range(n_threads + 1)]
 
-    def multiply(w: Weights) -> None:
-        out = np.empty((x.shape[0], w.shape[0]), np.float32)
-        shares = zip(np.array_split(w, n_threads), np.array_split(out, n_threads, axis=1), strict=True)
-        list(threads.map(lambda share: table.multiply(prepared, *share), shares))
+    def run(w: Weights) -> None:
+        out = np.empty((x.shape[0], rows), np.float32)
 
-    return multiply
+        def share(i: int) -> None:
+            begin, end = bounds[i], bounds[i + 1]
+            multiply(prepared, w[len(w) * begin // rows : len(w) * end // rows], out[:, begin:end])
+
+        list(threads.map(share, range(n_threads)))
+
+    return run
 
 
 def seconds_per_matrix(multiply: Callable[[Weights], None], ws: list[Weights]) -> float:
@@ -72,23 +87,22 @@ def seconds_per_matrix(multiply: Callable[[Weights], None], ws: list[Weights]) -
     return (time.perf_counter() - start) / n
 
 
-def read_gb_per_s(buffer: Weights, threads: ThreadPoolExecutor, n_threads: int) -> float:
-    parts = np.array_split(buffer.view(np.uint64), n_threads)
+def read_gb_per_s(threads: ThreadPoolExecutor, n_threads: int) -> float:
+    parts = np.array_split(np.ones(BUFFER_BYTES // 8, np.uint64), n_threads)
     start = time.perf_counter()
     list(threads.map(kernels.read_once, parts))
-    return float(buffer.nbytes / (time.perf_counter() - start) / 1e9)
+    return BUFFER_BYTES / (time.perf_counter() - start) / 1e9
 
 
 def measure(table: Any, dtype: str, n_threads: int) -> None:
-    buffer = weights_buffer(dtype)
     with ThreadPoolExecutor(n_threads) as threads:
-        print(f"\n{table.name}, {dtype}; plain reading: {read_gb_per_s(buffer, threads, n_threads):.1f} GB/s")
+        print(f"\n{table.name}, {dtype}; plain reading: {read_gb_per_s(threads, n_threads):.1f} GB/s")
         print("rows x cols     " + "".join(f"{f'{n} tokens':>22}" for n in TOKENS))
         for rows, cols in SHAPES:
-            ws, cells = matrices(buffer, rows, cols), []
+            ws, cells = matrices(dtype, rows, cols), []
             for n_tokens in TOKENS:
                 x = np.full((n_tokens, cols), 0.5, np.float32)
-                s = seconds_per_matrix(product(table, dtype, x, threads, n_threads), ws)
+                s = seconds_per_matrix(product(table, dtype, x, rows, threads, n_threads), ws)
                 cells.append(
                     f"{ws[0].nbytes / s / 1e9:7.1f} GB/s {2e-9 * n_tokens * rows * cols / s:5.0f} GF"
                 )
@@ -99,12 +113,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Speed of the matrix products of the kernel tables.")
     parser.add_argument("--table", choices=kernels.supported(), action="append", help="default: all")
     parser.add_argument(
-        "--dtype", choices=list(ELEMENTS), action="append", help="of the weights; default: all"
+        "--dtype", choices=[*ELEMENTS, *PACKED], action="append", help="of the weights; default: all"
     )
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
     for name in given.table or kernels.supported():
-        for dtype in given.dtype or ELEMENTS:
+        for dtype in given.dtype or [*ELEMENTS, *PACKED]:
             measure(kernels.Kernels(name), dtype, given.threads)
 
 

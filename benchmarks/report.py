@@ -26,7 +26,8 @@ class Workload:
     """What of a model costs time."""
 
     name: str
-    dtype: str
+    dtype: str  # of the weights as we hold them
+    stored_dtype: str
     step_bytes: int  # weights that one forward reads: all but an embedding that is only looked up in
     matrix_flop: int  # of the layers, for one token
 
@@ -38,6 +39,7 @@ class Workload:
         return cls(
             name=name,
             dtype=packed.format if packed else layers[0]["q"].dtype,
+            stored_dtype=layers[0]["q"].dtype,
             step_bytes=packed.size_bytes if packed else model.weights.size_bytes - looked_up,
             matrix_flop=2 * sum(tensor.array.size for tensor in tensors if tensor.array.ndim > 1),
         )

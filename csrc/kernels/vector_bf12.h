@@ -33,20 +33,26 @@ inline void unpack_row(const uint8_t* row, const BF12Codes& codes, BF16* out) { 
   }
 }
 
-// Memory that is read from its first byte to its last, fetched this far ahead.
-inline constexpr int64_t kFetchAhead = 6144;
+// The next panel, fetched while a panel is used: as long as six rows of bfloat16, of
+// which each block fetches two lines. Six places at once, for the hardware reads on
+// by itself in each; one place after the other takes a third longer.
+inline constexpr int64_t kNextRows = kBF12Rows * kBF12Bytes / (2 * kBF12Cols);
 
-inline void fetch_ahead(const void* at, int64_t n_bytes, const char* end) {
-  const char* first = static_cast<const char*>(at) + kFetchAhead;
-  for (int64_t i = 0; i < n_bytes && first + i < end; i += kAlignment)
-    __builtin_prefetch(first + i);
+// The last panel fetches itself, which is there already.
+inline Ahead next_panel(const char* panel, const char* end, int64_t cols) {
+  const char* next = panel + panel_bytes(DType::kBF12, cols);
+  return {next < end ? next : panel, 2 * cols, kNextRows};
 }
 
-void unpack_panel(const char* data, int64_t cols, BF16* out, int64_t stride, const char* end) {
+inline Ahead share_of(const Ahead& ahead, int64_t first, int64_t last) {
+  return {ahead.rows + first * ahead.stride_bytes, ahead.stride_bytes, last - first};
+}
+
+void unpack_panel(const char* data, int64_t cols, BF16* out, int64_t stride, const Ahead& ahead) {
   const BF12Panel panel(data, cols);
   BF12Patches patches(panel, cols);
   for (int64_t k = 0; k < cols; k += kBF12Cols) {
-    fetch_ahead(panel.block(k, 0), kBF12Rows * kBF12Bytes, end);
+    ahead.fetch(2 * k, 2 * (k + kBF12Cols));
     for (int64_t r = 0; r < kBF12Rows; ++r) {
       unpack_row(panel.block(k, r), panel.codes(r), out + r * stride + k);
     }
@@ -57,7 +63,7 @@ void unpack_panel(const char* data, int64_t cols, BF16* out, int64_t stride, con
 // All tokens and kRows rows of a panel, from its row `row` on; p.w is not used.
 template <class Format, int kTokens, int kRows>
 void multiply_while_unpacking(const Product<Format>& p, const char* data, int64_t row,
-                              const char* end) {
+                              const Ahead& ahead) {
   const BF12Panel panel(data, p.cols);
   BF12Patches patches(panel, p.cols);
   alignas(kAlignment) BF16 weights[kRows * kBF12Cols];
@@ -68,7 +74,7 @@ void multiply_while_unpacking(const Product<Format>& p, const char* data, int64_
   Sums<kTokens, kRows> sum;
   clear<kTokens, kRows>(sum);
   for (int64_t k = 0; k < p.cols; k += kBF12Cols) {
-    fetch_ahead(panel.block(k, row), kRows * kBF12Bytes, end);
+    ahead.fetch(2 * k, 2 * (k + kBF12Cols));
     for (int64_t r = 0; r < kRows; ++r) {
       unpack_row(panel.block(k, row + r), panel.codes(row + r), weights + r * kBF12Cols);
     }
@@ -81,41 +87,42 @@ void multiply_while_unpacking(const Product<Format>& p, const char* data, int64_
 }
 
 template <class Format, int kRows, int kTokens = kAccumulators / kRows>
-void multiply_while_unpacking_of(const Product<Format>& p, const char* panel, const char* end) {
+void multiply_while_unpacking_of(const Product<Format>& p, const char* panel, const Ahead& next) {
   if (p.n_tokens == kTokens) {
     for (int64_t row = 0; row < kBF12Rows; row += kRows) {
-      multiply_while_unpacking<Format, kTokens, kRows>(p, panel, row, end);
+      const int64_t first = row * kNextRows / kBF12Rows;
+      const Ahead ahead = share_of(next, first, first + kRows * kNextRows / kBF12Rows);
+      multiply_while_unpacking<Format, kTokens, kRows>(p, panel, row, ahead);
     }
   } else if constexpr (kTokens > 1) {
-    multiply_while_unpacking_of<Format, kRows, kTokens - 1>(p, panel, end);
+    multiply_while_unpacking_of<Format, kRows, kTokens - 1>(p, panel, next);
   }
 }
 
-// A panel that was unpacked, four rows after the other; meanwhile the tiles fetch the
-// next panel, which is as long as six rows of bfloat16.
+// A panel that was unpacked to p.w, four rows after the other; the tiles share the
+// fetching of the next one.
 template <class Format>
-void multiply_unpacked(const Product<Format>& p, const char* next, const char* end) {
-  constexpr int64_t kNextRows = kBF12Rows * kBF12Bytes / (2 * kBF12Cols);
+void multiply_unpacked(const Product<Format>& p, const Ahead& next) {
   const TokenTiles tiles(p.n_tokens, kAccumulators / 4);
   const int64_t n = kBF12Rows / 4 * tiles.n_tiles;
-  const int64_t stride = 2 * p.cols;
   for (int64_t i = 0; i < n; ++i) {
-    const int64_t first = next == end ? 0 : i * kNextRows / n;
-    const int64_t last = next == end ? 0 : (i + 1) * kNextRows / n;
-    const Ahead ahead = {next + first * stride, stride, last - first};
     const int64_t tile = i % tiles.n_tiles;
     multiply_tile_of<Format, 4>(tiles.size(tile), p, tiles.begin(tile), i / tiles.n_tiles * 4,
-                                ahead);
+                                share_of(next, i * kNextRows / n, (i + 1) * kNextRows / n));
   }
 }
 
 template <class Format>
-void multiply_bf12_panel(const Product<Format>& p, const char* panel, const char* end,
+void multiply_bf12_panel(const Product<Format>& p, const char* panel, const Ahead& next,
                          BF16* scratch) {
-  if (p.n_tokens * 8 <= kAccumulators) return multiply_while_unpacking_of<Format, 8>(p, panel, end);
-  if (p.n_tokens * 4 <= kAccumulators) return multiply_while_unpacking_of<Format, 4>(p, panel, end);
-  unpack_panel(panel, p.cols, scratch, p.w_stride, end);
-  multiply_unpacked(p, panel + panel_bytes(DType::kBF12, p.cols), end);
+  if (p.n_tokens * 8 <= kAccumulators) {
+    multiply_while_unpacking_of<Format, 8>(p, panel, next);
+  } else if (p.n_tokens * 4 <= kAccumulators) {
+    multiply_while_unpacking_of<Format, 4>(p, panel, next);
+  } else {
+    unpack_panel(panel, p.cols, scratch, p.w_stride, {});
+    multiply_unpacked(p, next);
+  }
 }
 
 template <class Format>
@@ -130,7 +137,7 @@ void multiply_bf12(const void* x, int64_t n_tokens, const void* w, int64_t, int6
     for (int64_t row = 0; row < n_rows; row += kUnpackedRows) {
       const int64_t n = n_rows - row < kUnpackedRows ? n_rows - row : kUnpackedRows;
       for (int64_t r = 0; r < n; r += kBF12Rows, panel += bytes) {
-        unpack_panel(panel, cols, rows + r * stride, stride, end);
+        unpack_panel(panel, cols, rows + r * stride, stride, next_panel(panel, end, cols));
       }
       multiply<Format>(x, n_tokens, rows, stride, n, cols, out + row, out_stride, nullptr);
     }
@@ -147,7 +154,7 @@ void multiply_bf12(const void* x, int64_t n_tokens, const void* w, int64_t, int6
                        out_stride};
   for (int64_t row = 0; row < n_rows; row += kBF12Rows, panel += bytes, p.out += kBF12Rows) {
     p.n_rows = n_rows - row < kBF12Rows ? n_rows - row : kBF12Rows;
-    multiply_bf12_panel(p, panel, end, rows);
+    multiply_bf12_panel(p, panel, next_panel(panel, end, cols), rows);
   }
 }
 

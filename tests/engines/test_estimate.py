@@ -86,6 +86,15 @@ def test_packed_weights_are_estimated_as_they_are_packed() -> None:
         assert footprint.packed(form).weights_bytes == pytest.approx(real, rel=0.05)
 
 
+def test_bfloat16_that_does_not_fit_may_fit_without_loss() -> None:
+    halves = footprint_of_a_7b()
+    brains = replace(halves, bytes_by_dtype={"BF16": halves.weights_bytes})
+    assert halves.packed("packed") == halves  # float16 stays as it is
+    assert 12 / 16 < brains.packed("packed").weights_bytes / brains.decoded_bytes < 12.3 / 16
+    assert Fit(brains, 4096, 15 * 10**9).verdict == "fits with --weights packed"
+    assert Fit(brains, 4096, 12 * 10**9).verdict == "fits with --weights q8"
+
+
 @settings(derandomize=True, deadline=None)
 @given(available=st.integers(0, 1 << 36), max_context=st.integers(1, 1 << 20))
 def test_the_largest_context_fits_and_one_more_does_not(available: int, max_context: int) -> None:

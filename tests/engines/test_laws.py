@@ -47,8 +47,9 @@ def _packed(kernels: str, form: PackedFormat) -> Maker:
     return load
 
 
+FORMATS: tuple[PackedFormat, ...] = ("packed", "q8", "q4")
 ENGINES: dict[str, Maker] = {name: _native(name, 2) for name in native.kernel_names()}
-ENGINES |= {f"{name}-{form}": _packed(name, form) for name in native.kernel_names() for form in ("q8", "q4")}
+ENGINES |= {f"{name}-{form}": _packed(name, form) for name in native.kernel_names() for form in FORMATS}
 ENGINES |= {f"{name}-kv-q8": _small_cache(name) for name in native.kernel_names()}
 ENGINES["reference"] = lambda spec, weights: ReferenceEngine(spec, weights)
 ENGINES |= torch_engines.makers()
@@ -64,6 +65,7 @@ SPEC = small_spec(
     attention_softcap=20.0,
 )
 WEIGHTS = random_weights(SPEC, Extras(biases=True))
+BF16_WEIGHTS = random_weights(SPEC, Extras(biases=True, dtype="BF16"))
 
 
 def assert_same(engine_name: str, actual: np.ndarray, expected: np.ndarray) -> None:
@@ -92,7 +94,7 @@ _LOADED: dict[str, Engine] = {}
 
 def engine_of(name: str) -> Engine:
     if name not in _LOADED:
-        _LOADED[name] = ENGINES[name](SPEC, WEIGHTS)
+        _LOADED[name] = ENGINES[name](SPEC, BF16_WEIGHTS if name.endswith("-packed") else WEIGHTS)
     return _LOADED[name]
 
 
@@ -253,6 +255,26 @@ def test_the_number_of_threads_changes_no_bit(kernels: str, dtype: str) -> None:
         engine.close()
     for other in rows[1:]:
         np.testing.assert_array_equal(other, rows[0])
+
+
+@pytest.mark.parametrize("kernels", native.kernel_names())
+def test_packed_bfloat16_gives_the_logits_of_the_stored_bit_for_bit(kernels: str) -> None:
+    """Any spec, widths of one token to a prompt, any number of threads."""
+
+    @given(spec=specs(), n_tokens=st.integers(1, 90), threads=st.integers(1, 3), seed=st.integers(0, 99))
+    @settings(max_examples=40, deadline=None, derandomize=True)
+    def check(spec: ModelSpec, n_tokens: int, threads: int, seed: int) -> None:
+        weights = random_weights(spec, Extras(biases=True, dtype="BF16"), seed)
+        token_ids = [int(i) for i in np.random.default_rng(seed).integers(0, spec.vocab_size, n_tokens)]
+        small = pack_weights(weights, "packed", folder=None, fingerprint="", kernels=kernels, threads=1)
+        rows = []
+        for packed, n_threads in ((None, 2), (small, threads)):
+            engine = native.load(spec, weights, kernels=kernels, threads=n_threads, packed=packed)
+            rows.append(whole(engine, token_ids))
+            engine.close()
+        assert rows[0].tobytes() == rows[1].tobytes()
+
+    check()
 
 
 COMPARED: dict[str, Maker] = {f"native-{name}": _native(name, 2) for name in native.kernel_names()}

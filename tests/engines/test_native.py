@@ -16,6 +16,7 @@ import pytest
 
 from influence.engines import native
 from influence.engines.base import Engine, Step
+from influence.engines.packing import pack_weights
 from influence.engines.sampling import Draw, SamplingParams
 from influence.errors import ContextFull, InvalidParameter, NumericError, OutOfMemory
 from influence.models.model import open_model
@@ -67,12 +68,18 @@ def test_a_trained_model_gives_the_golden_tokens(
     assert greedy(engine, [1], len(expected) - 1) == expected
 
 
+@pytest.mark.parametrize("packed", [False, True], ids=["stored", "packed"])
 @pytest.mark.parametrize("kernels", [name for name in TABLES if exact(name)])
 def test_a_bfloat16_model_gives_its_golden_tokens(
-    shared_data: Path, golden: dict[str, Any], kernels: str
+    shared_data: Path, golden: dict[str, Any], kernels: str, packed: bool
 ) -> None:
     expected = golden["greedy200_f32_from_rounded_weights"]["stories260K-hf-bf16"]
-    engine = load(shared_data / "weights/stories260K-hf-bf16", kernels)
+    model = open_model(shared_data / "weights/stories260K-hf-bf16")
+    small = None
+    if packed:
+        small = pack_weights(model.weights, "packed", folder=None, fingerprint="", kernels=kernels, threads=2)
+        assert small.note == ""
+    engine = native.load(model.spec, model.weights, kernels=kernels, threads=2, packed=small)
     assert greedy(engine, [1], len(expected) - 1) == expected
 
 

@@ -18,12 +18,14 @@ from influence.errors import OutOfMemory
 from influence.models.binding import Weights
 from influence.models.model import open_model
 from influence.text.tokenizer import Tokenizer
+from influence.weights.tensor import Tensor
 from support.random_specs import Extras, random_weights, small_spec
 
 SPEC = small_spec(n_layers=2)
-WEIGHTS = random_weights(SPEC, Extras(biases=True))
+WEIGHTS = random_weights(SPEC, Extras(biases=True, dtype="BF16"))
+BF16 = Extras(dtype="BF16")
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
-each_format = pytest.mark.parametrize("form", ["q8", "q4"])
+each_format = pytest.mark.parametrize("form", ["packed", "q8", "q4"])
 
 
 def pack(
@@ -134,6 +136,74 @@ def test_a_head_that_is_tied_is_packed_and_the_embedding_stays(form: PackedForma
     assert set(packed.outer) == {"lm_head"}
     assert "lm_head" not in WEIGHTS.outer or "lm_head.bias" in WEIGHTS.outer
     assert packed.size_bytes == packing.packed_size(WEIGHTS, form)
+
+
+# Without loss.
+
+
+def with_all_exponents(tensor: Tensor) -> Tensor:
+    noise = np.random.default_rng(0).integers(0, 1 << 16, tensor.array.shape).astype(np.uint16)
+    return Tensor(tensor.name, "BF16", noise)
+
+
+def with_slot(weights: Weights, slot: str, tensor: Tensor) -> Weights:
+    return Weights(weights.outer, ({**weights.layers[0], slot: tensor}, *weights.layers[1:]))
+
+
+def test_packed_weights_take_about_three_quarters_and_give_the_very_same_logits(tmp_path: Path) -> None:
+    np.testing.assert_array_equal(logits(pack("packed", tmp_path)), logits(None))
+    big = packing.packed_size(
+        random_weights(small_spec(hidden_size=512, intermediate_size=2048), BF16), "packed"
+    )
+    stored = random_weights(small_spec(hidden_size=512, intermediate_size=2048), BF16)
+    matrices = [t for layer in stored.layers for t in layer.values() if t.array.ndim > 1]
+    head = stored.outer.get("lm_head", stored.outer["embed"])
+    assert big < 0.8 * sum(tensor.size_bytes for tensor in (*matrices, head))
+
+
+def test_matrices_that_are_not_bfloat16_stay_and_a_note_says_so(tmp_path: Path) -> None:
+    weights = random_weights(SPEC, Extras(dtype="F32"))
+    packed = pack("packed", tmp_path, weights=weights)
+    assert "15 of 15 matrices stay as they are stored" in packed.note
+    assert "only BF16 is packed without loss, not F32" in packed.note
+    assert packed.outer == {} and packed.layers == ({}, {})
+    assert packed.size_bytes == packing.packed_size(weights, "packed")
+
+
+def test_a_matrix_with_too_many_exponents_stays_and_the_file_knows_it(
+    tmp_path: Path, counted: list[int]
+) -> None:
+    weights = with_slot(WEIGHTS, "up", with_all_exponents(WEIGHTS.layers[0]["up"]))
+    for _ in range(2):
+        packed = pack("packed", tmp_path, weights=weights)
+        assert packed.note == "1 of 15 matrices stay as they are stored (too many different exponents)"
+        assert "up" not in packed.layers[0] and "up" in packed.layers[1]
+    assert len(counted) == 1
+
+
+@pytest.mark.parametrize("misfits", ["[1, {}]", '"lm_head"', "[[]]", "7", '["layers.0.up"]'])
+def test_a_file_whose_list_of_misfits_is_wrong_is_made_anew(
+    misfits: str, tmp_path: Path, counted: list[int]
+) -> None:
+    pack("packed", tmp_path)
+    file = file_of(tmp_path, "packed")
+    content = file.read_bytes()
+    length = int.from_bytes(content[8:16], "little")
+    text = content[16 : 16 + length].replace(b'"misfits":[]', f'"misfits":{misfits}'.encode())
+    file.write_bytes(content[:8] + len(text).to_bytes(8, "little") + text + content[16 + len(text) :])
+    np.testing.assert_array_equal(logits(pack("packed", tmp_path)), logits(None))
+    assert len(counted) == 2
+
+
+def test_prompts_that_were_run_with_stored_weights_serve_packed_ones() -> None:
+    engines = [
+        native.load(SPEC, WEIGHTS, threads=1, packed=packed)
+        for packed in (None, pack("packed", None), pack("q8", None))
+    ]
+    stored, packed, q8 = (engine.kv_identity for engine in engines)
+    assert stored == packed != q8
+    for engine in engines:
+        engine.close()
 
 
 # Quality.

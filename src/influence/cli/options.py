@@ -159,14 +159,15 @@ _ENGINE_OPTIONS = (
     kv_type_option,
     click.option(
         "--weights",
-        type=click.Choice(["stored", "q8", "q4"]),
+        type=click.Choice(["stored", "packed", "q8", "q4"]),
         default="stored",
         show_default=True,
-        help="How to hold the weights: as the files have them, or in 8 or 4 bits, which is smaller and faster."
+        help="How to hold the weights: as the files have them; packed, bfloat16 in 12 bits and the very same"
+        " answers; or in 8 or 4 bits, which is smaller and faster still."
         " They are made once and kept in the model's .influence/ folder.",
     ),
     click.option(
-        "--no-cache", is_flag=True, help="Make 8 or 4-bit weights in memory, and keep them nowhere."
+        "--no-cache", is_flag=True, help="Make packed, 8 or 4-bit weights in memory, and keep them nowhere."
     ),
     click.option(
         "--draft",

@@ -21,7 +21,7 @@ from influence.models.survey import Survey
 if TYPE_CHECKING:
     from influence.engines.base import KvType
 
-PackedFormat = Literal["q8", "q4"]
+PackedFormat = Literal["packed", "q8", "q4"]
 
 # Positions in a block of the KV cache, the step by which it grows (csrc/kv_cache.h).
 KV_BLOCK = 64
@@ -29,8 +29,8 @@ KV_BLOCK = 64
 PASS_TOKENS = 512
 
 _STORED_BYTES = {"F32": 4, "F16": 2, "BF16": 2}
-# A weight's, with its share of a scale (csrc/packed.h, packing.py); the output head is q8 in both.
-_PACKED_BITS: dict[PackedFormat, float] = {"q8": 8.25, "q4": 4.6}
+# A weight's, with its share of scales or exceptions (csrc/packed.h, packing.py); q4 has an output head of q8.
+_PACKED_BITS: dict[PackedFormat, float] = {"packed": 12.2, "q8": 8.25, "q4": 4.6}
 
 # What a model of unknown shape takes beside its weights at a context of 4096, on the safe side: keys and values are
 # 4 % of the weights at 1.1 billion parameters with grouped queries, 16 % at 7 billion without; in a small model they
@@ -81,7 +81,9 @@ class Footprint:
         return min(n_blocks * KV_BLOCK, self.spec.max_context)
 
     def packed(self, form: PackedFormat) -> Footprint:
-        """With `--weights` q8 or q4: what a token reads, in few bits; the embedding is read from the file as needed."""
+        """With `--weights` packed, q8 or q4: what a token reads; the embedding is read from the file as needed."""
+        if form == "packed":
+            return self._without_loss()
         n_parameters = sum(n / _STORED_BYTES[dtype] for dtype, n in self.bytes_by_dtype.items())
         n_decoded = self.decoded_bytes * n_parameters / self.weights_bytes
         n_head = min(self.spec.vocab_size * self.spec.hidden_size, n_decoded)
@@ -93,6 +95,12 @@ class Footprint:
         """With `--kv-type`; what each takes says kv_bytes() in csrc/kernels/kernels.h."""
         value_bytes, scale_bytes = {"f32": (4, 0), "f16": (2, 0), "q8": (1, 4)}[kv_type]
         return replace(self, kv_value_bytes=value_bytes, kv_scale_bytes=scale_bytes)
+
+    def _without_loss(self) -> Footprint:
+        """Only bfloat16 is packed without loss; other weights stay as they are stored."""
+        share = self.bytes_by_dtype.get("BF16", 0) / self.weights_bytes
+        small = int(self.decoded_bytes * (1 - share * (1 - _PACKED_BITS["packed"] / 16)))
+        return replace(self, bytes_by_dtype={"packed": small}, decoded_bytes=small) if share else self
 
     def read_bytes_per_token(self, context: int) -> int:
         """What decoding one token reads with half of the context filled; a window bounds its layer's part."""
@@ -131,14 +139,14 @@ class Fit:
     @property
     def weights_that_fit(self) -> PackedFormat | None:
         """The `--weights` of the most bits that would fit where the stored ones don't."""
-        formats: tuple[PackedFormat, ...] = ("q8", "q4")
+        formats: tuple[PackedFormat, ...] = ("packed", "q8", "q4")
         return next(
             (form for form in formats if replace(self, footprint=self.footprint.packed(form)).fits), None
         )
 
     @property
     def verdict(self) -> str:
-        """ "fits", "fits with --weights q8" (or q4), "fits with --context N at most" or "does not fit"."""
+        """ "fits", "fits with --weights packed" (or q8, q4), "fits with --context N at most" or "does not fit"."""
         if self.fits:
             return "fits"
         if self.weights_that_fit is not None:

@@ -67,7 +67,7 @@ def load(
     q8 takes half of float16's memory.
     `mapped_files` are the files under the weights: if one is cut short while
     the engine lives, the process ends with a message instead of a bus error.
-    `packed` are matrices of `weights` in few bits, which take their place.
+    `packed` are matrices of `weights` in fewer bits, which take their place.
     A step of fewer multiplications than `shared_work` runs on one thread.
 
     Raises InvalidParameter for an unknown or unsupported table, OutOfMemory if
@@ -164,7 +164,8 @@ class NativeEngine(Engine):
             _n_blocks(spec, self._block_bytes, kv_bytes),
             shared_work,
         )
-        self.kv_identity = f"native {kernels} {kv_type} {packed.format if packed else 'stored'}"
+        rounding = packed.format if packed and not packed.exact else "stored"
+        self.kv_identity = f"native {kernels} {kv_type} {rounding}"
         form = f", {packed.format} weights" if packed else ""
         self.description = f"native {kernels}, {threads} thread{'s' if threads > 1 else ''}{form}"
 

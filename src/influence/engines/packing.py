@@ -1,4 +1,4 @@
-"""Weights of few bits: packed once, kept beside the model, mapped from then on.
+"""Weights in fewer bits: packed once, kept beside the model, mapped from then on.
 
     folder/.influence/weights-q8.packed
         8 bytes    "INFLPACK"
@@ -8,6 +8,10 @@
 
 There is one file for each format. One whose description is not what these
 weights would get today (other weights, another version) is made anew.
+
+packed puts every bfloat16 matrix into 12 bits a weight (bf12), and nothing is
+lost. Those of other types stay as they are stored, and so do the rare ones whose
+exponents are too many; the description names the latter.
 
 q8 packs every matrix to 8.25 bits a weight. q4 packs the layers to 4.5 bits,
 but values and keys to q8 where the layer still takes no more than 4.6: where
@@ -38,7 +42,8 @@ from influence.errors import OutOfMemory
 from influence.models.binding import Weights
 from influence.weights.tensor import Tensor
 
-WeightFormat = Literal["stored", "q8", "q4"]
+WeightFormat = Literal["stored", "packed", "q8", "q4"]
+MatrixFormat = Literal["bf12", "q8", "q4"]  # of csrc/packed.h
 Bytes = npt.NDArray[np.uint8]
 
 FOLDER = ".influence"
@@ -47,6 +52,7 @@ _VERSION = 1  # of the packing: raised whenever the same weights would give othe
 _PAGE = 4096
 _ALIGNMENT = 64
 _UNFINISHED = ".unfinished"
+_LARGEST_DESCRIPTION = 1 << 26  # bytes; a hundred for each of half a million matrices
 
 _Q8_BITS, _PLAIN_Q4_BITS = 8.25, 4.5  # a weight, with its share of a scale (csrc/packed.h)
 _Q4_BITS = 4.6  # of a q4 layer, at most
@@ -59,7 +65,7 @@ class _Place:
 
     name: str  # "lm_head", "layers.0.q"
     tensor: Tensor
-    format: PackedFormat
+    format: MatrixFormat
     offset: int  # bytes from the first matrix on
     size_bytes: int
 
@@ -74,14 +80,22 @@ class _Place:
 
 @dataclass(frozen=True, slots=True)
 class PackedWeights:
-    """The matrices of a model in few bits, by slot as in `Weights`; keeps their memory alive."""
+    """Matrices of a model in fewer bits, by slot as in `Weights`; keeps their memory alive.
+
+    A matrix that is not among them stays as it is stored.
+    """
 
     format: PackedFormat
     outer: Mapping[str, _native.Packed]
     layers: tuple[Mapping[str, _native.Packed], ...]
-    size_bytes: int
+    size_bytes: int  # of all matrices that a step reads
     mapped_file: tuple[Path, int, int] | None  # file, address, length; None: in memory of its own
-    note: str  # why they were not kept on the disk; empty if they were, or were not to be
+    note: str  # what stays stored, and why the rest was not kept on the disk where it was to be; often empty
+
+    @property
+    def exact(self) -> bool:
+        """Whether they compute the very logits of the stored weights."""
+        return self.format == "packed"
 
 
 def pack_weights(
@@ -93,46 +107,105 @@ def pack_weights(
     can't be written, they are in memory only, and `note` says why. Raises
     OutOfMemory if they don't fit there.
     """
-    places = _places(weights, form)
-    size = places[-1].offset + places[-1].size_bytes
     if folder is None:
-        return _made_in_memory(places, form, size, "", kernels, threads)
-    head = _head(places, form, fingerprint)
+        plan = _Plan.of(weights, form, _misfits(weights, form, threads))
+        return _made_in_memory(plan, "", kernels, threads)
     try:
         path = _file(folder, form)
         with _alone(path.parent):
-            if not _is_current(path, head, size):
-                _write(path, head, size, places, kernels, threads)
-            return _mapped(path, places, form, len(head), size)
+            plan = _Plan.of(weights, form, _misfits_in(path))
+            if not _is_current(path, plan, fingerprint):
+                plan = _Plan.of(weights, form, _misfits(weights, form, threads))
+                _write(path, plan, fingerprint, kernels, threads)
+            return _mapped(path, plan, fingerprint)
     except OSError as error:
         note = f"the {form} weights could not be kept in {folder / FOLDER}: {error.strerror or error}"
-        return _made_in_memory(places, form, size, note, kernels, threads)
+        plan = _Plan.of(weights, form, _misfits(weights, form, threads))
+        return _made_in_memory(plan, note, kernels, threads)
 
 
 def packed_size(weights: Weights, form: PackedFormat) -> int:
-    """Bytes of the packed matrices."""
-    last = _places(weights, form)[-1]
-    return last.offset + last.size_bytes
+    """Bytes of all matrices that a step reads, if every bfloat16 one can be packed."""
+    return _Plan.of(weights, form, frozenset()).step_bytes
 
 
-def _places(weights: Weights, form: PackedFormat) -> list[_Place]:
-    places: list[_Place] = []
-    offset = 0
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """Which matrices are packed, how and where to."""
 
-    def add(name: str, tensor: Tensor, packed: PackedFormat) -> None:
-        nonlocal offset
-        shape = tensor.array.shape
-        size = int(_native.packed_bytes(packed, int(np.prod(shape[:-1])), int(shape[-1])))
-        places.append(_Place(name, tensor, packed, offset, size))
-        offset += -(-size // _ALIGNMENT) * _ALIGNMENT
+    form: PackedFormat
+    n_layers: int
+    places: tuple[_Place, ...]
+    stored: tuple[Tensor, ...]  # matrices that stay
+    misfits: frozenset[str]  # names of those among them that are bfloat16
 
+    @classmethod
+    def of(cls, weights: Weights, form: PackedFormat, misfits: frozenset[str]) -> _Plan:
+        places: list[_Place] = []
+        stored: list[Tensor] = []
+        offset = 0
+        for name, tensor, wanted in _matrices(weights, form):
+            if wanted == "bf12" and (tensor.dtype != "BF16" or name in misfits):
+                stored.append(tensor)
+                continue
+            shape = tensor.array.shape
+            size = int(_native.packed_bytes(wanted, int(np.prod(shape[:-1])), int(shape[-1])))
+            places.append(_Place(name, tensor, wanted, offset, size))
+            offset += -(-size // _ALIGNMENT) * _ALIGNMENT
+        return cls(form, len(weights.layers), tuple(places), tuple(stored), misfits)
+
+    @property
+    def size_bytes(self) -> int:
+        """Of the packed matrices, one after the other."""
+        return self.places[-1].offset + self.places[-1].size_bytes if self.places else 0
+
+    @property
+    def step_bytes(self) -> int:
+        return self.size_bytes + sum(tensor.size_bytes for tensor in self.stored)
+
+    @property
+    def note(self) -> str:
+        if not self.stored:
+            return ""
+        n, of = len(self.stored), len(self.stored) + len(self.places)
+        other = sorted({tensor.dtype for tensor in self.stored} - {"BF16"})
+        reasons = [f"only BF16 is packed without loss, not {', '.join(other)}"] if other else []
+        reasons += ["too many different exponents"] if self.misfits else []
+        return f"{n} of {of} matrices stay as they are stored ({'; '.join(reasons)})"
+
+    def head(self, fingerprint: str) -> bytes:
+        """What the file must begin with, up to the first matrix."""
+        description: dict[str, Any] = {
+            "version": _VERSION,
+            "format": self.form,
+            "source": fingerprint,
+            "misfits": sorted(self.misfits),
+            "matrices": [[p.name, p.format, p.rows, p.cols, p.offset, p.size_bytes] for p in self.places],
+        }
+        text = json.dumps(description, separators=(",", ":")).encode()
+        head = _MAGIC + len(text).to_bytes(8, "little") + text
+        return head + b"\0" * (-len(head) % _PAGE)
+
+
+def _matrices(weights: Weights, form: PackedFormat) -> Iterator[tuple[str, Tensor, MatrixFormat]]:
+    """Every matrix that a step reads, and the format that it gets if it can."""
     for index, layer in enumerate(weights.layers):
         finer = _finer_slots(layer) if form == "q4" else ()
         for slot in _MATRICES:
             if slot in layer:
-                add(f"layers.{index}.{slot}", layer[slot], "q8" if slot in finer else form)
-    add("lm_head", weights.outer.get("lm_head", weights.outer["embed"]), "q8")
-    return places
+                wanted: MatrixFormat = "bf12" if form == "packed" else "q8" if slot in finer else form
+                yield f"layers.{index}.{slot}", layer[slot], wanted
+    head = weights.outer.get("lm_head", weights.outer["embed"])
+    yield "lm_head", head, "bf12" if form == "packed" else "q8"
+
+
+def _misfits(weights: Weights, form: PackedFormat, threads: int) -> frozenset[str]:
+    """The bfloat16 matrices that can't be packed without loss; reads them all once."""
+    return frozenset(
+        name
+        for name, tensor, wanted in _matrices(weights, form)
+        if wanted == "bf12" and tensor.dtype == "BF16" and not _native.fits_bf12(tensor.array, threads)
+    )
 
 
 def _finer_slots(layer: Mapping[str, Tensor]) -> tuple[str, ...]:
@@ -146,19 +219,16 @@ def _finer_slots(layer: Mapping[str, Tensor]) -> tuple[str, ...]:
     return finer
 
 
-def _fill(places: list[_Place], out: Bytes, kernels: str, threads: int) -> None:
-    for place in places:
+def _fill(plan: _Plan, out: Bytes, kernels: str, threads: int) -> None:
+    for place in plan.places:
         target = out[place.offset : place.offset + place.size_bytes]
         _native.pack(place.tensor.array, place.format, target, kernels, threads)
 
 
-def _packed(
-    places: list[_Place], data: Bytes, form: PackedFormat, mapped: tuple[Path, int, int] | None, note: str
-) -> PackedWeights:
-    n_layers = 1 + max(int(p.name.split(".")[1]) for p in places if p.name.startswith("layers."))
+def _packed(plan: _Plan, data: Bytes, mapped: tuple[Path, int, int] | None, note: str) -> PackedWeights:
     outer: dict[str, _native.Packed] = {}
-    layers: tuple[dict[str, _native.Packed], ...] = tuple({} for _ in range(n_layers))
-    for place in places:
+    layers: tuple[dict[str, _native.Packed], ...] = tuple({} for _ in range(plan.n_layers))
+    for place in plan.places:
         part = data[place.offset : place.offset + place.size_bytes]
         matrix = _native.Packed(part, place.format, place.rows, place.cols)
         if place.name == "lm_head":
@@ -166,18 +236,17 @@ def _packed(
         else:
             _, index, slot = place.name.split(".")
             layers[int(index)][slot] = matrix
-    return PackedWeights(form, outer, layers, data.nbytes, mapped, note)
+    notes = "; ".join(filter(None, (plan.note, note)))
+    return PackedWeights(plan.form, outer, layers, plan.step_bytes, mapped, notes)
 
 
-def _made_in_memory(
-    places: list[_Place], form: PackedFormat, size: int, note: str, kernels: str, threads: int
-) -> PackedWeights:
-    available = machine.available_memory()
+def _made_in_memory(plan: _Plan, note: str, kernels: str, threads: int) -> PackedWeights:
+    size, available = plan.size_bytes, machine.available_memory()
     if size > available:
-        raise OutOfMemory(f"packing the weights to {form} in memory", size, available)
-    data = np.frombuffer(mmap.mmap(-1, size), dtype=np.uint8)  # begins on a page
-    _fill(places, data, kernels, threads)
-    return _packed(places, data, form, None, note)
+        raise OutOfMemory(f"packing the weights to {plan.form} in memory", size, available)
+    data = np.frombuffer(mmap.mmap(-1, max(1, size)), dtype=np.uint8)  # begins on a page
+    _fill(plan, data, kernels, threads)
+    return _packed(plan, data, None, note)
 
 
 # The file.
@@ -191,38 +260,39 @@ def _file(folder: Path, form: PackedFormat) -> Path:
     return own / f"weights-{form}.packed"
 
 
-def _head(places: list[_Place], form: PackedFormat, fingerprint: str) -> bytes:
-    """What the file must begin with, up to the first matrix."""
-    description: dict[str, Any] = {
-        "version": _VERSION,
-        "format": form,
-        "source": fingerprint,
-        "matrices": [[p.name, p.format, p.rows, p.cols, p.offset, p.size_bytes] for p in places],
-    }
-    text = json.dumps(description, separators=(",", ":")).encode()
-    head = _MAGIC + len(text).to_bytes(8, "little") + text
-    return head + b"\0" * (-len(head) % _PAGE)
-
-
-def _is_current(path: Path, head: bytes, size: int) -> bool:
+def _misfits_in(path: Path) -> frozenset[str]:
+    """The misfits that a file names; whatever it says, `_is_current` decides whether the file is right."""
     try:
         with _opened(path, os.O_RDONLY) as fd:
-            return os.fstat(fd).st_size == len(head) + size and os.pread(fd, len(head), 0) == head
+            start = os.pread(fd, 16, 0)
+            length = min(int.from_bytes(start[8:], "little"), _LARGEST_DESCRIPTION)
+            names = json.loads(os.pread(fd, length, 16))["misfits"] if start.startswith(_MAGIC) else []
+            return frozenset(str(name) for name in names)
+    except (FileNotFoundError, ValueError, LookupError, TypeError, RecursionError):
+        return frozenset()
+
+
+def _is_current(path: Path, plan: _Plan, fingerprint: str) -> bool:
+    head = plan.head(fingerprint)
+    try:
+        with _opened(path, os.O_RDONLY) as fd:
+            return os.fstat(fd).st_size == len(head) + plan.size_bytes and os.pread(fd, len(head), 0) == head
     except FileNotFoundError:
         return False
 
 
-def _write(path: Path, head: bytes, size: int, places: list[_Place], kernels: str, threads: int) -> None:
+def _write(path: Path, plan: _Plan, fingerprint: str, kernels: str, threads: int) -> None:
     """Under its name only when it is whole; what a killed process left unfinished goes first."""
     for old in path.parent.glob(f"*{_UNFINISHED}"):
         old.unlink()
-    unfinished = path.with_name(path.name + _UNFINISHED)
+    head, unfinished = plan.head(fingerprint), path.with_name(path.name + _UNFINISHED)
     try:
         with _opened(unfinished, os.O_RDWR | os.O_CREAT | os.O_EXCL) as fd:
-            os.posix_fallocate(fd, 0, len(head) + size)  # a full disk is told now, not by a signal
+            size = len(head) + plan.size_bytes
+            os.posix_fallocate(fd, 0, size)  # a full disk is told now, not by a signal
             os.pwrite(fd, head, 0)
-            mapping = mmap.mmap(fd, len(head) + size)
-            _fill(places, np.frombuffer(mapping, np.uint8)[len(head) :], kernels, threads)
+            mapping = mmap.mmap(fd, size)
+            _fill(plan, np.frombuffer(mapping, np.uint8)[len(head) :], kernels, threads)
             mapping.flush()
             os.fsync(fd)
         unfinished.replace(path)
@@ -233,10 +303,12 @@ def _write(path: Path, head: bytes, size: int, places: list[_Place], kernels: st
         os.fsync(fd)
 
 
-def _mapped(path: Path, places: list[_Place], form: PackedFormat, head: int, size: int) -> PackedWeights:
+def _mapped(path: Path, plan: _Plan, fingerprint: str) -> PackedWeights:
+    head = len(plan.head(fingerprint))
     with _opened(path, os.O_RDONLY) as fd:
-        whole = np.frombuffer(mmap.mmap(fd, head + size, access=mmap.ACCESS_READ), dtype=np.uint8)
-    return _packed(places, whole[head:], form, (path, int(whole.ctypes.data), whole.nbytes), "")
+        mapping = mmap.mmap(fd, head + plan.size_bytes, access=mmap.ACCESS_READ)
+    whole = np.frombuffer(mapping, dtype=np.uint8)
+    return _packed(plan, whole[head:], (path, int(whole.ctypes.data), whole.nbytes), "")
 
 
 @contextmanager

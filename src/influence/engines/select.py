@@ -100,8 +100,8 @@ def load_engine(
     `kv_bytes` is the size of the KV cache, which all sessions share; without
     it, it holds `n_sessions` of `context`, if more than one as far as memory
     goes. `weights` other than "stored" are made at load; on the CPU they are
-    kept in `packed_folder` if there is one, and `on_note` is told if that
-    fails. `kv_type` is how the CPU keeps keys and values, by default in 16 bits
+    kept in `packed_folder` if there is one; `on_note` is told if that fails, and
+    which stay as they are stored. `kv_type` is how the CPU keeps keys and values, by default in 16 bits
     or as wide as the weights. `gpu_memory` bounds what a GPU gives, in bytes.
 
     Raises DeviceUnavailable, InvalidParameter (device_index, threads,
