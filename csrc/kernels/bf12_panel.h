@@ -72,7 +72,7 @@ class BF12Patches {
 
 // Of rows that are unpacked for many tokens: how many at once, and how far apart,
 // a line more than they are long, lest all of them fall into the same sets of L1.
-inline constexpr int64_t kUnpackedRows = 48;
+inline constexpr int64_t kUnpackedRows = 64;
 inline int64_t unpacked_stride(int64_t cols) { return round_up(cols, kBF12Cols) + 32; }
 inline int64_t unpacked_bytes(int64_t cols) { return kUnpackedRows * unpacked_stride(cols) * 2; }
 

@@ -286,8 +286,7 @@ inline void multiply_many_tiles(TileProduct p) {
 }
 
 inline void multiply_tiles(const void* x, int64_t n_tokens, const void* w, int64_t w_stride,
-                           int64_t n_rows, int64_t cols, float* out, int64_t out_stride,
-                           void*) {
+                           int64_t n_rows, int64_t cols, float* out, int64_t out_stride, void*) {
   const TileProduct product = {static_cast<const char*>(x),
                                n_tokens,
                                static_cast<const BF16*>(w),

@@ -120,7 +120,8 @@ inline void multiply_packed_tiles(const void* x, int64_t n_tokens, const void* w
                                   int64_t n_rows, int64_t cols, float* out, int64_t out_stride,
                                   void*) {
   if (n_tokens < kManyPackedTokens) {
-    return multiply_packed<Q8Panel>(x, n_tokens, w, w_stride, n_rows, cols, out, out_stride);
+    return multiply_packed<Q8Panel>(x, n_tokens, w, w_stride, n_rows, cols, out, out_stride,
+                                    nullptr);
   }
   const PackedProduct p = {x, n_tokens, cols, out, out_stride};
   for_each_slab<Q8Panel, kRunGroups>(

@@ -125,24 +125,38 @@ void multiply_bf12_panel(const Product<Format>& p, const char* panel, const Ahea
   }
 }
 
-template <class Format>
-void multiply_bf12(const void* x, int64_t n_tokens, const void* w, int64_t, int64_t n_rows,
-                   int64_t cols, float* out, int64_t out_stride, void* scratch) {
+using Multiply = decltype(MatmulKernel::multiply);
+
+// Rows are unpacked in front of kMultiply, the table's product with stored weights.
+template <Multiply kMultiply>
+void multiply_unpacked_by(const void* x, int64_t n_tokens, const void* w, int64_t, int64_t n_rows,
+                          int64_t cols, float* out, int64_t out_stride, void* scratch) {
   const int64_t bytes = panel_bytes(DType::kBF12, cols);
   const int64_t stride = unpacked_stride(cols);
   const char* panel = static_cast<const char*>(w);
   const char* end = panel + packed_bytes(DType::kBF12, n_rows, cols);
   auto* rows = static_cast<BF16*>(scratch);
-  if (n_tokens >= kManyTokens) {
-    for (int64_t row = 0; row < n_rows; row += kUnpackedRows) {
-      const int64_t n = n_rows - row < kUnpackedRows ? n_rows - row : kUnpackedRows;
-      for (int64_t r = 0; r < n; r += kBF12Rows, panel += bytes) {
-        unpack_panel(panel, cols, rows + r * stride, stride, next_panel(panel, end, cols));
-      }
-      multiply<Format>(x, n_tokens, rows, stride, n, cols, out + row, out_stride, nullptr);
+  for (int64_t row = 0; row < n_rows; row += kUnpackedRows) {
+    const int64_t n = n_rows - row < kUnpackedRows ? n_rows - row : kUnpackedRows;
+    for (int64_t r = 0; r < n; r += kBF12Rows, panel += bytes) {
+      unpack_panel(panel, cols, rows + r * stride, stride, next_panel(panel, end, cols));
     }
-    return;
+    kMultiply(x, n_tokens, rows, stride, n, cols, out + row, out_stride, nullptr);
   }
+}
+
+template <class Format>
+void multiply_bf12(const void* x, int64_t n_tokens, const void* w, int64_t w_stride, int64_t n_rows,
+                   int64_t cols, float* out, int64_t out_stride, void* scratch) {
+  if (n_tokens >= kManyTokens) {
+    return multiply_unpacked_by<multiply<Format>>(x, n_tokens, w, w_stride, n_rows, cols, out,
+                                                  out_stride, scratch);
+  }
+  const int64_t bytes = panel_bytes(DType::kBF12, cols);
+  const int64_t stride = unpacked_stride(cols);
+  const char* panel = static_cast<const char*>(w);
+  const char* end = panel + packed_bytes(DType::kBF12, n_rows, cols);
+  auto* rows = static_cast<BF16*>(scratch);
   Product<Format> p = {static_cast<const typename Format::Activation*>(x),
                        prepared_cols<Format>(cols),
                        n_tokens,
@@ -160,8 +174,8 @@ void multiply_bf12(const void* x, int64_t n_tokens, const void* w, int64_t, int6
 
 template <class Format>
 constexpr MatmulKernel bf12_kernel() {
-  return {prepared_bytes<Format>, kUnpackedRows,         prepare<Format>,
-          unpacked_bytes,         multiply_bf12<Format>, kBF12Rows};
+  return {prepared_bytes<Format>, kChunkRows, prepare<Format>, unpacked_bytes,
+          multiply_bf12<Format>,  kBF12Rows};
 }
 
 }  // namespace

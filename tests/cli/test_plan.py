@@ -92,10 +92,10 @@ def test_a_context_beyond_the_models_limit_is_bad_usage(influence: Run) -> None:
 def test_a_memory_that_holds_less_names_the_weights_or_the_largest_context() -> None:
     all_of_it = plan.facts_of(source(), 1024, PLENTY, 10e9)
     available = all_of_it["needed_bytes"] - 500 * all_of_it["kv_bytes_per_token"]
-    assert plan.facts_of(source(), 1024, available, 10e9)["verdict"] == "fits with --weights q8"
+    assert plan.facts_of(source(), 1024, available, 10e9)["verdict"] == "fits with --weights packed"
     facts = plan.facts_of(source(), 1024, available, 10e9)
     assert (facts["fits"], facts["largest_context"]) == (False, 512)
-    assert "fits with --weights q8; 768.0 kB are missing for 1024" in plan._as_text(facts)
+    assert "fits with --weights packed; 768.0 kB are missing for 1024" in plan._as_text(facts)
     assert facts["speed"] == plan.facts_of(source(), 512, PLENTY, 10e9)["speed"]
 
 

@@ -107,7 +107,7 @@ def test_a_memory_that_is_too_small_is_told_before_the_download(
     bytes_per_block = 64 * 32 * 2 * 4096 * 2  # positions, layers, keys and values, numbers, bytes of each
     assert not facts["fits"]
     assert facts["largest_context"] == left // bytes_per_block * 64 > 2000
-    assert facts["verdict"] == "fits with --weights q8"
+    assert facts["verdict"] == "fits with --weights packed"
     monkeypatch.setattr(machine, "available_memory", lambda: 3 * 10**9)
     outcome = influence("plan", NAME, "-r", fake_hub.url)
     assert outcome.exit_code == 0

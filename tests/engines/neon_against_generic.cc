@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "bf12.h"
 #include "kernels/tables.h"
 
 using namespace influence;
@@ -57,7 +58,7 @@ Row multiply(const KernelTable& table, DType dtype, const Row& x, int64_t n_toke
   auto* aligned = reinterpret_cast<void*>(round_up(address, kAlignment));
   kernel.prepare(x.data(), cols, n_tokens, cols, aligned);
   Row out(n_tokens * n_rows);
-  kernel.multiply(aligned, n_tokens, w.data(), cols, n_rows, cols, out.data(), n_rows);
+  kernel.multiply(aligned, n_tokens, w.data(), cols, n_rows, cols, out.data(), n_rows, nullptr);
   return out;
 }
 
@@ -90,7 +91,9 @@ Row multiply_packed(const KernelTable& table, DType dtype, const Row& x, int64_t
   auto* aligned = reinterpret_cast<void*>(round_up(address, kAlignment));
   kernel.prepare(x.data(), cols, n_tokens, cols, aligned);
   Row out(n_tokens * n_rows);
-  kernel.multiply(aligned, n_tokens, w.data(), 0, n_rows, cols, out.data(), n_rows);
+  AlignedBuffer scratch;
+  scratch.reserve(kernel.scratch_bytes(cols));
+  kernel.multiply(aligned, n_tokens, w.data(), 0, n_rows, cols, out.data(), n_rows, scratch.data());
   return out;
 }
 
@@ -107,6 +110,26 @@ void check_packed(int64_t n_tokens, int64_t n_rows, int64_t cols) {
                        " x " + std::to_string(cols);
     compare(what, multiply_packed(neon_table, dtype, x, n_tokens, bytes, n_rows, cols),
             multiply_packed(generic_table, dtype, x, n_tokens, bytes, n_rows, cols), 1e-5f);
+  }
+}
+
+// The very bits of the product with stored weights.
+void check_bf12(int64_t n_tokens, int64_t n_rows, int64_t cols) {
+  const Row x = normals(n_tokens * cols);
+  auto w = weights(DType::kBF16, (n_rows * cols + 1) / 2);
+  for (uint32_t& word : w) word = (word & 0x83ff83ffu) | 0x38003800u;  // 8 exponents,
+  w[0] = 0x38003f80u;                                                  // and an exception
+  Matrix matrix = {w.data(), DType::kBF16, n_rows, cols, cols, n_rows, 0};
+  std::vector<uint64_t> bytes(packed_bytes(DType::kBF12, n_rows, cols) / 8);
+  pack_bf12(matrix, 1, bytes.data());
+  for (const KernelTable* table : {&neon_table, &generic_table}) {
+    if (multiply_packed(*table, DType::kBF12, x, n_tokens, bytes, n_rows, cols) ==
+        multiply(*table, DType::kBF16, x, n_tokens, w, n_rows, cols)) {
+      continue;
+    }
+    std::printf("bf12 %s %lld x %lld\n", table->name, static_cast<long long>(n_rows),
+                static_cast<long long>(cols));
+    ++failures;
   }
 }
 
@@ -171,11 +194,15 @@ int main() {
     check_attention(1 + n % 16, n);
     check_matmul(n % 9 + 1, n % 11 + 1, n);
     check_packed(n % 9 + 1, n % 90 + 1, n);
+    check_bf12(n % 9 + 1, n % 90 + 1, n);
     Row x = normals(n), y = normals(n);
     compare("rows of " + std::to_string(n), row_kernels(neon_table, x, y),
             row_kernels(generic_table, x, y), 1e-5f);
   }
   check_matmul(50, 51, 1100);
   check_packed(50, 130, 1100);
+  check_bf12(1, 130, 1100);
+  check_bf12(20, 130, 1100);
+  check_bf12(50, 130, 1100);
   return failures;
 }

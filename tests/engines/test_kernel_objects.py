@@ -59,7 +59,8 @@ def test_the_neon_table_computes_what_the_generic_one_does(tmp_path: Path) -> No
     program = tmp_path / "neon_against_generic"
     kernels = CSRC / "kernels"
     driver = Path(__file__).with_name("neon_against_generic.cc")
-    compile_with(compiler, program, "-O0", "-static", driver, kernels / "neon.cc", kernels / "generic.cc")
+    sources = [kernels / "neon.cc", kernels / "generic.cc", CSRC / "bf12.cc", CSRC / "thread_pool.cc"]
+    compile_with(compiler, program, "-O0", "-static", "-pthread", driver, *sources)
     command = [program] if native else [tool("qemu-aarch64"), program]
     run = subprocess.run(command, capture_output=True, text=True)
     assert (run.returncode, run.stdout) == (0, "")
