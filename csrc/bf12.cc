@@ -137,7 +137,7 @@ class PanelWriter {
 bool fits_bf12(const Matrix& source, int n_threads) {
   std::atomic<bool> fits{true};
   ThreadPool pool(n_threads);
-  pool.run([&](Team& team) {
+  pool.run(n_threads, [&](Team& team) {
     team.for_each(ceil_div(source.rows, kBF12Rows), [&](int64_t panel) {
       if (!fits) return;
       int64_t n_exceptions = 0;
@@ -154,7 +154,7 @@ bool fits_bf12(const Matrix& source, int n_threads) {
 void pack_bf12(const Matrix& source, int n_threads, void* out) {
   std::atomic<bool> fits{true};
   ThreadPool pool(n_threads);
-  pool.run([&](Team& team) {
+  pool.run(n_threads, [&](Team& team) {
     team.for_each(ceil_div(source.rows, kBF12Rows), [&](int64_t panel) {
       PanelWriter writer(source, panel * kBF12Rows,
                          static_cast<char*>(out) + panel * panel_bytes(DType::kBF12, source.cols));

@@ -1,6 +1,6 @@
 // AMX (Intel since Sapphire Rapids): avx512_bf16, with products of BF16 weights in
-// tiles, nine times as fast for many tokens, and those of q8. Activations are rounded
-// as there; a sum's order differs, so its last bits do.
+// tiles, nine times as fast for many tokens, and those of q8 and of BF16 in twelve
+// bits. Activations are rounded as there; a sum's order differs, so its last bits do.
 #include <math.h>
 
 // clang-format off
@@ -10,6 +10,7 @@
 #include "simd_amx.h"
 #include "tile_matmul.h"
 #include "tile_packed.h"
+#include "tile_bf12.h"
 // clang-format on
 
 namespace influence {
@@ -33,7 +34,7 @@ constexpr KernelTable table() {
       .rows_per_task = kUnpackedRows,
       .prepare = prepare<DotBF16Format>,
       .scratch_bytes = unpacked_bytes,
-      .multiply = multiply_unpacked_by<multiply_tiles>,
+      .multiply = multiply_bf12_tiles,
       .row_unit = kTileUnit,
       .arrange = arrange_tokens,
   };

@@ -28,6 +28,7 @@ constexpr BF12CodesByBase kBF12CodesByBase;
 
 class BF12Panel {
  public:
+  BF12Panel() = default;
   BF12Panel(const void* panel, int64_t cols)
       : panel_(static_cast<const char*>(panel)), blocks_(panel_ + bf12_head_bytes(cols)) {}
 
@@ -44,13 +45,14 @@ class BF12Panel {
   }
 
  private:
-  const char* panel_;
-  const char* blocks_;
+  const char* panel_ = nullptr;
+  const char* blocks_ = nullptr;
 };
 
 // Puts the exceptions of a panel among its unpacked weights, block after block.
 class BF12Patches {
  public:
+  BF12Patches() = default;
   BF12Patches(const BF12Panel& panel, int64_t cols)
       : next_(panel.exceptions()), end_(next_ + exception_room(cols)) {}
 
@@ -66,8 +68,8 @@ class BF12Patches {
   }
 
  private:
-  const BF12Exception* next_;
-  const BF12Exception* end_;
+  const BF12Exception* next_ = nullptr;
+  const BF12Exception* end_ = nullptr;
 };
 
 // Of rows that are unpacked for many tokens: how many at once, and how far apart,
