@@ -39,6 +39,7 @@ from model_files import CACHE, counts, random_model, read_once, write_result
 
 OPENING = "Once upon a time, there was a little"
 MODES: tuple[DraftMode, DraftMode] = ("none", "ngram")
+ROWS = ("own words", "copy", "edit", "summary", "new words")
 Ids = list[int]
 
 
@@ -145,6 +146,7 @@ _NO_TOKENIZER: Any = None  # Silent needs none
 
 def main() -> int:
     options = _parser().parse_args()
+    options.only = options.only or ROWS
     try:
         run(options)
     except InfluenceError as error:
@@ -169,7 +171,10 @@ def run(options: argparse.Namespace) -> None:
         "|---|---|---|---|---|---|---|",
     ]
     print("\n".join(lines), flush=True)
-    for work in works(prompt, model.spec.vocab_size, options.new_tokens):
+    chosen = [
+        work for work in works(prompt, model.spec.vocab_size, options.new_tokens) if work.name in options.only
+    ]
+    for work in chosen:
         for n_streams in options.streams:
             lines.append(_row(bench, work, n_streams, options.repeat))
             print(lines[-1], flush=True)
@@ -227,6 +232,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--new-tokens", type=int, default=200)
     parser.add_argument("--temperature", type=float, default=0.8)
     parser.add_argument("--streams", type=counts, default=(1,), help="sequences at once, as 1,4")
+    parser.add_argument("--only", action="append", choices=ROWS, help="a row; can be given often")
     parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--save", metavar="NAME", help="keep the table under results/")
     return parser

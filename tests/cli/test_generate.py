@@ -15,6 +15,7 @@ import pytest
 from influence.cli import output
 from influence.engines import gpus, machine, select
 from influence.errors import NumericError
+from influence.models.model import Model
 from support.cli import MODEL, Outcome
 
 ONCE = ("generate", "Once upon a time", "-m", MODEL, "--raw")
@@ -235,3 +236,28 @@ def test_drafts_change_no_text_and_are_told_of(influence: Run) -> None:
     assert outcomes[0].stdout == outcomes[1].stdout
     assert "0 tokens, 0 of them came true" in outcomes[1].stderr
     assert "came true" in outcomes[0].stderr
+
+
+@pytest.mark.parametrize(("more", "n_started"), [([], 1), (["--raw"], 0)])
+def test_the_templates_process_starts_before_the_model_is_opened(
+    influence: Run, monkeypatch: pytest.MonkeyPatch, more: list[str], n_started: int
+) -> None:
+    from influence.cli import loading
+    from influence.text.template_process import TemplateProcess
+
+    started: list[TemplateProcess] = []
+    start, open_model = TemplateProcess.start, loading.open_model
+
+    def noted(process: TemplateProcess) -> None:
+        started.append(process)
+        start(process)
+
+    def checked(folder: Path) -> Model:
+        assert len(started) == n_started
+        return open_model(folder)
+
+    monkeypatch.setattr(TemplateProcess, "start", noted)
+    monkeypatch.setattr(loading, "open_model", checked)
+    outcome = influence("generate", "Hello", "-m", "demo", "--max-tokens", "1", *more)
+    assert outcome.exit_code == 0
+    assert len(started) == n_started

@@ -180,7 +180,7 @@ def relative(made: StepCosts, width: int) -> float:
 def test_costs_are_learnt_from_the_steps_that_ran() -> None:
     made = costs({1: 1.0, 8: 1.5})
     assert relative(made, 8) == pytest.approx(1.5, rel=0.01)
-    assert 1.5 < relative(made, 16) < 3  # wider than what was run: at least as much
+    assert 1.5 < relative(made, 16) < 5  # wider than what was run: at least as much
 
 
 def test_a_deeper_sequence_or_a_busier_machine_changes_no_ratio() -> None:
@@ -206,11 +206,11 @@ def test_a_width_that_looked_dear_is_tried_again_one_day() -> None:
     assert relative(made, 8) > 10
     for _ in range(600):
         made.add(1, 1.0)
-    assert relative(made, 8) < 2
+    assert relative(made, 8) < 3
 
 
 def test_a_clock_that_stands_still_teaches_nothing() -> None:
     made = StepCosts()
     made.add(1, 0.0)
     made.add(8, 0.0)
-    assert relative(made, 8) < 2
+    assert relative(made, 8) == StepCosts().cost(8)

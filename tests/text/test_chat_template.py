@@ -13,6 +13,7 @@ import pytest
 from influence.errors import InvalidParameter, TokenizerError
 from influence.text.chat_template import ChatTemplate
 from influence.text.special_tokens import read_special_tokens
+from influence.text.template_process import TemplateProcess
 
 TEMPLATES = [
     "NousResearch-Hermes-2-Pro-Llama-3-8B-tool_use",
@@ -315,3 +316,20 @@ def test_several_threads_may_render_at_once(tmp_path: Path, load: Any) -> None:
     for thread in threads:
         thread.join()
     assert found == {number: f"thread {number}" for number in range(4)}
+
+
+def test_a_process_that_was_started_ahead_renders_and_is_ended_where_there_is_no_template(
+    tmp_path: Path,
+) -> None:
+    process = TemplateProcess()
+    process.start()
+    assert ChatTemplate.load(tmp_path, SPECIAL, process=process) is None
+    assert process._process is None
+    (tmp_path / "chat_template.jinja").write_text("{{ messages[0].content }}")
+    process.start()
+    started = process._process
+    template = ChatTemplate.load(tmp_path, SPECIAL, process=process)
+    assert template is not None
+    assert template.render([USER]) == USER["content"]
+    assert process._process is started
+    template.close()

@@ -22,6 +22,7 @@ from influence.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from influence.generation.prompt_store import PromptStore
+    from influence.text.template_process import TemplateProcess
 
 # Contexts that nobody chose are rounded up to this, the size of a block of the KV cache.
 _CONTEXT_STEP = 64
@@ -50,12 +51,17 @@ class TextModel:
         return self.model.generation_config.eos_ids | self.tokenizer.eos_ids
 
 
-def open_text_model(name: str) -> TextModel:
-    """The model that `-m` names; raises ModelError or TokenizerError."""
+def open_text_model(name: str, renderer: TemplateProcess | None = None) -> TextModel:
+    """The model that `-m` names; raises ModelError or TokenizerError.
+
+    `renderer` is for its chat template, if one was started ahead.
+    """
     folder = find_model(name)
     model = open_model(folder)
     tokenizer = Tokenizer.load(folder)
-    return TextModel(name, model, tokenizer, ChatTemplate.load(folder, tokenizer.special_tokens))
+    return TextModel(
+        name, model, tokenizer, ChatTemplate.load(folder, tokenizer.special_tokens, process=renderer)
+    )
 
 
 def context_for(model: Model, n_tokens: int, chosen: int | None) -> int:

@@ -29,14 +29,17 @@ MAX_CANDIDATES = 8  # earlier occurrences that are compared, latest first; bound
 MAX_DRAFT = 15  # with the token before them, 16 rows: what the kernels' tiles take in one or two
 MAX_ROWS = 32  # of a step with drafts: wider ones are bound by arithmetic, where drafts save nothing
 
-# A step without drafts must be beaten by this much: less is noise of the estimates.
-_WORTHWHILE = 1.05
-# Before anything was seen, a match of n tokens goes on with the chance n / (n + this).
-_DOUBT = 6
+# A step without drafts must be beaten by this much: less is noise of the estimates, and where
+# a text repeats itself much more is to be had.
+_WORTHWHILE = 1.15
+# Before anything was seen, a match of n tokens goes on with the chance n / (n + this). Rather
+# too low: that a guess would have been right is seen without running it.
+_DOUBT = 12
 _PRIOR_WEIGHT = 2.0  # guesses that this counts for
 _MEMORY = 32  # guesses after which what was seen of the earlier ones counts half
-# What a further row costs of a step until it was measured: reading the weights takes as long as 16.
-_ROW_COST = 1 / 16
+# What a further row costs of a step until it was measured: as much as in a tiny model, whose weights
+# stay in the cache. Where they don't it is a sixteenth, which the first good guess brings to light.
+_ROW_COST = 1 / 4
 # A width that was not run for so many steps is estimated anew: the machine may have had a bad moment.
 _FORGOTTEN_AFTER = 500
 _OUTLIER = 4.0  # times the expected time: the machine was away, more tells nothing
@@ -200,11 +203,13 @@ class StepCosts:
         return self._estimate(width)
 
     def _estimate(self, width: int) -> float:
-        """By the next narrower width that was run, or else from nothing."""
+        """By the next narrower width that was run, but no more than the next wider; or else from nothing."""
         known = max((w for w in self._costs if w < width), default=0)
         if known == 0:
             return 1 + (width - 1) * _ROW_COST
-        return self._costs[known] * (1 + (width - known) * _ROW_COST)
+        wider = min((w for w in self._costs if w > width), default=known)
+        cost = self._costs[known] * (1 + (width - known) * _ROW_COST)
+        return cost if wider == known else min(cost, self._costs[wider])
 
     def _follow_scale(self, scale_s: float) -> None:
         self._scale_s = scale_s if self._scale_s == 0 else self._scale_s + (scale_s - self._scale_s) / 4

@@ -225,6 +225,8 @@ class Loop:
             return chunks
         drafters = [chunk.sequence.drafter for chunk in chunks]
         chances = [0.0 if drafter is None else drafter.look() for drafter in drafters]
+        if not any(chances):
+            return chunks
         limits = [chunk.sequence.max_draft for chunk in chunks]
         lengths = draft_lengths(chances, limits, self._costs, max_rows)
         return [

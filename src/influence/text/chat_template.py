@@ -50,12 +50,13 @@ class ChatTemplate:
         *,
         limit_s: float = 1.0,
         max_characters: int = 4 << 20,
+        process: TemplateProcess | None = None,
     ) -> None:
         self._sources = dict(sources)
         self._special_tokens = dict(special_tokens)
         self._limit_s = limit_s
         self._max_characters = max_characters
-        self._process = TemplateProcess()
+        self._process = process or TemplateProcess()
 
     @classmethod
     def load(
@@ -65,17 +66,21 @@ class ChatTemplate:
         *,
         limit_s: float = 1.0,
         max_characters: int = 4 << 20,
+        process: TemplateProcess | None = None,
     ) -> ChatTemplate | None:
         """The folder's templates, None if it has none.
 
         `limit_s` is the processor time of one rendering, `max_characters` what it may
-        write beyond its input's size. Raises TokenizerError for files that
+        write beyond its input's size. `process` renders, if one was started
+        before; it is closed where there is no template. Raises TokenizerError for files that
         can't be understood; a template's own errors show when it is rendered.
         """
         sources = _from_files(folder) or _from_config(folder / "tokenizer_config.json")
         if not sources:
+            if process is not None:
+                process.close()
             return None
-        return cls(sources, special_tokens, limit_s=limit_s, max_characters=max_characters)
+        return cls(sources, special_tokens, limit_s=limit_s, max_characters=max_characters, process=process)
 
     @property
     def names(self) -> tuple[str, ...]:

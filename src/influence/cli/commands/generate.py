@@ -111,11 +111,16 @@ def _prepare(
     structure: ConstraintSpec | None,
     context: int | None,
 ) -> Request:
+    from influence.text.template_process import TemplateProcess
+
+    renderer = None if raw else TemplateProcess()
+    if renderer is not None:
+        renderer.start()  # it takes as long to be ready as the modules below take to be imported
     from influence.cli.loading import context_for, open_text_model
     from influence.generation.params import resolve_params
     from influence.generation.prompt import build_prompt
 
-    loaded = open_text_model(model_path)
+    loaded = open_text_model(model_path, renderer)
     resolved = resolve_params(sampling, loaded.model.generation_config)
     built = build_prompt(loaded.tokenizer, loaded.template, prompt, system=system, raw=raw)
     n_tokens = len(built.token_ids) + resolved.params.max_tokens
