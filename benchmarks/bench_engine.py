@@ -176,7 +176,11 @@ def _start_peer(peer: str, options: argparse.Namespace, model: Model, context: i
             settings["device"] = f"cuda:{options.device_index}"
         return PeerRunner(options.peer_python, "peer_transformers.py", settings)
     gguf = options.gguf or gguf_of(model, options.cache)
-    settings |= {"gguf": str(gguf), "flash_attention": options.flash_attention}
+    settings |= {
+        "gguf": str(gguf),
+        "flash_attention": options.flash_attention,
+        "repack": not options.no_repack,
+    }
     return PeerRunner(options.peer_python, "peer_llama_cpp.py", settings)
 
 
@@ -256,6 +260,11 @@ def _parser() -> argparse.ArgumentParser:
         choices=("auto", "on", "off"),
         default="auto",
         help="llama.cpp's (default: %(default)s)",
+    )
+    add(
+        "--no-repack",
+        action="store_true",
+        help="llama.cpp takes quantised weights as they lie; for CPUs on which its AMX kernels crash",
     )
     add("--check", action="store_true", help="only check that all engines give the same logits")
     add("--json", type=Path, metavar="FILE", help="write every number there")

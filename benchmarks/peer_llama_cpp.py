@@ -30,7 +30,9 @@ class LlamaCpp:
         llama_cpp.llama_log_set(_log_errors, None)
         llama_cpp.llama_backend_init()
         path = str(settings["gguf"]).encode()
-        self._model = llama_cpp.llama_model_load_from_file(path, llama_cpp.llama_model_default_params())
+        params = llama_cpp.llama_model_default_params()
+        params.use_extra_bufts = settings["repack"]
+        self._model = llama_cpp.llama_model_load_from_file(path, params)
         if not self._model:
             raise RuntimeError(f"llama.cpp refuses {settings['gguf']}")
         self._settings = settings
