@@ -181,3 +181,12 @@ def test_a_native_core_that_cannot_be_loaded_is_told(model: Model, monkeypatch: 
     assert not cpu.available and "can't be loaded" in cpu.reason
     with pytest.raises(DeviceUnavailable, match="can't be loaded"):
         select.load_engine(model, "cpu")
+
+
+@pytest.mark.parametrize("choice", [{"threads": 2}, {"kernels": "generic"}, {"kv_type": "q8"}])
+def test_a_choice_for_the_cpu_is_refused_where_a_gpu_was_taken(
+    model: Model, choice: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(select, "device_for", lambda device, index: "cuda")
+    with pytest.raises(InvalidParameter, match=r"left out on cuda.*--device cpu"):
+        select.load_engine(model, "auto", **choice)

@@ -110,8 +110,7 @@ def load_engine(
     taken = device_for(device, device_index)
     n_positions = _checked_context(model.spec, context)
     if taken != "cpu":
-        if kv_type is not None:
-            raise InvalidParameter("kv_type", kv_type, "left out on a GPU, whose cache is as the weights are")
+        _refuse_cpu_choices(taken, threads=threads, kernels=kernels, kv_type=kv_type)
         from influence.engines.torch import devices as torch_devices
 
         return torch_devices.load(
@@ -141,6 +140,15 @@ def _checked_kv_bytes(
     _require_positions(model, context, kv_bytes, kv_type)
     _require_memory("a KV cache of that size", kv_bytes + activation_bytes(model.spec))
     return kv_bytes
+
+
+def _refuse_cpu_choices(taken: gpus.GpuName, **choices: object) -> None:
+    """What shapes the CPU's engine alone is not dropped in silence where a GPU runs the model."""
+    for name, value in choices.items():
+        if value is not None:
+            raise InvalidParameter(
+                name, value, f"left out on {taken}: it is the CPU engine's; or add --device cpu"
+            )
 
 
 def _load_native(
