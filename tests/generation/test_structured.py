@@ -346,10 +346,10 @@ def spelt_id(text: str) -> int:
     ],
 )  # fmt: skip
 def test_what_can_t_be_followed_is_refused_soon(spec: ConstraintSpec, said: str) -> None:
-    started_s = time.perf_counter()
+    started_s = time.process_time()
     with pytest.raises(InvalidParameter) as caught:
         compiled(spec)
-    assert time.perf_counter() - started_s < 1
+    assert time.process_time() - started_s < 1
     assert said in caught.value.message
     assert caught.value.name == spec.kind
     assert len(caught.value.message) < 500
