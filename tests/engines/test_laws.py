@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from influence.engines import native
@@ -26,23 +26,28 @@ from support import torch_engines
 from support.random_specs import Extras, extras, random_weights, small_spec, specs
 
 LAW = settings(max_examples=40, deadline=None, derandomize=True)
+KV_BYTES = 8 << 20  # holds every timeline that a program of check_forks can open, each in blocks of its own
 Maker = Callable[[ModelSpec, Weights], Engine]
 
 
 def _native(kernels: str, threads: int) -> Maker:
-    return lambda spec, weights: native.load(spec, weights, kernels=kernels, threads=threads, shared_work=0)
+    return lambda spec, weights: native.load(
+        spec, weights, kernels=kernels, threads=threads, kv_bytes=KV_BYTES, shared_work=0
+    )
 
 
 def _small_cache(kernels: str) -> Maker:
     return lambda spec, weights: native.load(
-        spec, weights, kernels=kernels, threads=2, kv_type="q8", shared_work=0
+        spec, weights, kernels=kernels, threads=2, kv_bytes=KV_BYTES, kv_type="q8", shared_work=0
     )
 
 
 def _packed(kernels: str, form: PackedFormat) -> Maker:
     def load(spec: ModelSpec, weights: Weights) -> Engine:
         small = pack_weights(weights, form, folder=None, fingerprint="", kernels=kernels, threads=1)
-        return native.load(spec, weights, kernels=kernels, threads=2, packed=small, shared_work=0)
+        return native.load(
+            spec, weights, kernels=kernels, threads=2, packed=small, kv_bytes=KV_BYTES, shared_work=0
+        )
 
     return load
 
@@ -171,6 +176,7 @@ def _play(
 
 
 @given(program=actions)
+@example(program=[("extend", 0, 1.0, [1]), *[("fork", 0, 1.0, [1])] * 11])  # the most blocks at once
 @LAW
 def check_forks(name: str, program: list[tuple[str, int, float, list[int]]]) -> None:
     engine = engine_of(name)
