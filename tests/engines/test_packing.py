@@ -206,6 +206,16 @@ def test_prompts_that_were_run_with_stored_weights_serve_packed_ones() -> None:
         engine.close()
 
 
+def test_q4_spends_what_4_6_bits_leave_on_the_values_of_the_outermost_layers() -> None:
+    spec = small_spec(n_layers=5, hidden_size=64, intermediate_size=172, n_heads=8, n_kv_heads=4)
+    plan = packing._Plan.of(random_weights(spec, BF16), "q4", frozenset())
+    layers = [place for place in plan.places if place.name != "lm_head"]
+    assert {place.name for place in layers if place.format == "q8"} == {"layers.0.v", "layers.4.v"}
+    bits = {"q8": 8.25, "q4": 4.5}
+    n_bits = sum(place.tensor.array.size * bits[place.format] for place in layers)
+    assert n_bits / sum(place.tensor.array.size for place in layers) <= 4.6
+
+
 # Quality.
 
 stories = pytest.mark.skipif(not DATA.is_dir(), reason="needs ../shared/data")
@@ -240,4 +250,4 @@ def test_a_trained_model_says_nearly_the_same_in_8_bits_and_little_worse_in_4() 
         steps = [(p - q)[np.arange(len(ids) - 1), ids[1:]] for p, q, ids in both]
         loss[form] = np.mean(np.concatenate(steps))
     assert divergence["q8"] <= 0.002 and loss["q8"] <= 0.003
-    assert divergence["q4"] <= 0.09 and loss["q4"] <= 0.075
+    assert divergence["q4"] <= 0.085 and loss["q4"] <= 0.07

@@ -13,9 +13,10 @@ packed puts every bfloat16 matrix into 12 bits a weight (bf12), and nothing is
 lost. Those of other types stay as they are stored, and so do the rare ones whose
 exponents are too many; the description names the latter.
 
-q8 packs every matrix to 8.25 bits a weight. q4 packs the layers to 4.5 bits,
-but values and keys to q8 where the layer still takes no more than 4.6: where
-several heads share them they are small, and the model feels their errors most.
+q8 packs every matrix to 8.25 bits a weight. q4 packs the layers to 4.5 bits, but
+as many matrices to q8 as 4.6 bits on average allow: values, then keys, of the
+outermost layers first. A model feels errors of theirs four to six times as much
+as of other weights, and where several heads share them they are small.
 The output head is q8; the embedding stays as it is stored, for a token reads one
 row of it.
 """
@@ -48,14 +49,14 @@ Bytes = npt.NDArray[np.uint8]
 
 FOLDER = ".influence"
 _MAGIC = b"INFLPACK"
-_VERSION = 1  # of the packing: raised whenever the same weights would give other bytes
+_VERSION = 2  # of the packing: raised whenever the same weights would give other bytes
 _PAGE = 4096
 _ALIGNMENT = 64
 _UNFINISHED = ".unfinished"
 _LARGEST_DESCRIPTION = 1 << 26  # bytes; a hundred for each of half a million matrices
 
 _Q8_BITS, _PLAIN_Q4_BITS = 8.25, 4.5  # a weight, with its share of a scale (csrc/packed.h)
-_Q4_BITS = 4.6  # of a q4 layer, at most
+_Q4_BITS = 4.6  # of all q4 layers together, at most
 _MATRICES = ("q", "k", "v", "o", "gate", "up", "down")
 
 
@@ -189,11 +190,12 @@ class _Plan:
 
 def _matrices(weights: Weights, form: PackedFormat) -> Iterator[tuple[str, Tensor, MatrixFormat]]:
     """Every matrix that a step reads, and the format that it gets if it can."""
+    finer = _finer_matrices(weights) if form == "q4" else frozenset()
     for index, layer in enumerate(weights.layers):
-        finer = _finer_slots(layer) if form == "q4" else ()
         for slot in _MATRICES:
             if slot in layer:
-                wanted: MatrixFormat = "bf12" if form == "packed" else "q8" if slot in finer else form
+                is_finer = (index, slot) in finer
+                wanted: MatrixFormat = "bf12" if form == "packed" else "q8" if is_finer else form
                 yield f"layers.{index}.{slot}", layer[slot], wanted
     head = weights.outer.get("lm_head", weights.outer["embed"])
     yield "lm_head", head, "bf12" if form == "packed" else "q8"
@@ -208,15 +210,23 @@ def _misfits(weights: Weights, form: PackedFormat, threads: int) -> frozenset[st
     )
 
 
-def _finer_slots(layer: Mapping[str, Tensor]) -> tuple[str, ...]:
-    """Which matrices of a q4 layer are q8: values, then keys, as far as _Q4_BITS go."""
-    sizes = {slot: layer[slot].array.size for slot in _MATRICES if slot in layer}
-    finer: tuple[str, ...] = ()
+def _finer_matrices(weights: Weights) -> frozenset[tuple[int, str]]:
+    """The (layer, slot) that q4 packs to q8, as far as _Q4_BITS go."""
+    n_weights = sum(layer[slot].array.size for layer in weights.layers for slot in _MATRICES if slot in layer)
+    left = n_weights * (_Q4_BITS - _PLAIN_Q4_BITS) / (_Q8_BITS - _PLAIN_Q4_BITS)
+    finer: set[tuple[int, str]] = set()
     for slot in ("v", "k"):
-        share = sum(sizes[s] for s in (*finer, slot)) / sum(sizes.values())
-        if share * _Q8_BITS + (1 - share) * _PLAIN_Q4_BITS <= _Q4_BITS:
-            finer = (*finer, slot)
-    return finer
+        for index in _outermost_first(len(weights.layers)):
+            size = weights.layers[index][slot].array.size
+            if size <= left:
+                finer.add((index, slot))
+                left -= size
+    return frozenset(finer)
+
+
+def _outermost_first(n: int) -> list[int]:
+    """0, n - 1, 1, n - 2, ..."""
+    return sorted(range(n), key=lambda index: min(index, n - 1 - index))
 
 
 def _fill(plan: _Plan, out: Bytes, kernels: str, threads: int) -> None:
