@@ -113,6 +113,7 @@ def steps() -> Iterator[tuple[str, Callable[[], object]]]:
     )
     yield "decode at 2048", lambda: attend(1, HEAD_DIM)
     yield "decode of 16 heads to one, 128 wide", lambda: attend(1, 128, n_heads=16, n_kv_heads=1)
+    yield "chunk of 16, 128 wide, split", lambda: attend(16, 128)
     yield "chunk of 512", lambda: attend(512, HEAD_DIM)
     yield "chunk of 512, 128 wide, window and soft-cap", lambda: attend(512, 128, window=1024, softcap=50.0)
 

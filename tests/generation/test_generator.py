@@ -223,6 +223,14 @@ def test_how_a_prompt_is_cut_into_chunks_changes_nothing(tokens_per_step: int) -
     assert max(sum(batch) for batch in engine.batches) == min(100, tokens_per_step)
 
 
+def test_a_step_has_as_many_tokens_as_the_engine_wants() -> None:
+    engine, prompt = FakeEngine(), [i * 7 % 30 for i in range(100)]
+    engine.tokens_per_step = 40
+    with running(engine, tokens_per_step=None) as generator:
+        generator.submit(prompt, params()).collect()
+    assert engine.batches[:3] == [[40], [40], [20]]
+
+
 def test_a_long_prompt_does_not_keep_others_from_their_next_token() -> None:
     engine = FakeEngine()
     gate = Gate(engine)

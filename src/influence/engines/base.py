@@ -142,6 +142,9 @@ class Engine(ABC):
     description: str  # for people: "native avx512_bf16, 8 threads"
     kv_identity: str  # all that a block's bytes depend on beside spec, weights and tokens
     is_bit_exact: bool = False  # whether the laws hold to the bit, and not only to rounding
+    # Tokens that a step should have at most: enough that its matrix products are bound by
+    # arithmetic, few enough that whoever waits for his next token gets it soon. A CPU's.
+    tokens_per_step: int = 256
 
     @property
     @abstractmethod

@@ -38,9 +38,6 @@ from influence.models.spec import ModelSpec
 from influence.text.stream import IncrementalDetokenizer
 from influence.text.tokenizer import Tokenizer
 
-# Prompt tokens that a step computes while others wait for their next token: enough to
-# make a matrix product bound by arithmetic, few enough that a step stays short.
-TOKENS_PER_STEP = 256
 MAX_RUNNING = 64
 MAX_UNFINISHED = 1024
 
@@ -59,7 +56,7 @@ class Generator:
         eos_ids: frozenset[int],
         *,
         context: int | None = None,
-        tokens_per_step: int = TOKENS_PER_STEP,
+        tokens_per_step: int | None = None,
         max_running: int = MAX_RUNNING,
         max_unfinished: int = MAX_UNFINISHED,
         prefix_cache_blocks: int | None = None,
@@ -72,13 +69,15 @@ class Generator:
 
         `eos_ids`: tokens that end a completion. `context`: the most
         positions a request may have; None: all that the model and the KV cache
-        allow. `prefix_cache_blocks`: the most KV blocks kept for common
+        allow. `tokens_per_step`: of all requests at most; None: the engine's
+        own. `prefix_cache_blocks`: the most KV blocks kept for common
         prefixes; None: all that nobody needs, 0: none. `prompt_store`: prompts
         on disk, made for this engine; closed by whoever made it, after this.
         `draft`: whether to guess tokens that the text has said before and run
         several at once; only on an engine where that changes no bit.
         Raises InvalidParameter for numbers that can't work together.
         """
+        tokens_per_step = engine.tokens_per_step if tokens_per_step is None else tokens_per_step
         _require_room(tokens_per_step, max_running, max_unfinished)
         self._engine = engine
         self._new_detokenizer = partial(new_detokenizer, tokenizer)

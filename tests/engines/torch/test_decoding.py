@@ -14,6 +14,7 @@ from influence.engines.base import Step
 from influence.engines.sampling import Draw, SamplingParams
 from influence.engines.torch import placement
 from influence.engines.torch.engine import TorchEngine
+from influence.engines.torch.ops import PLAIN
 from influence.errors import ContextFull, InvalidParameter, NumericError, OutOfMemory
 from influence.models.spec import Rope
 from support.random_specs import Extras, random_weights, small_spec
@@ -107,6 +108,41 @@ def test_a_run_ahead_gives_the_tokens_of_single_steps(params: list[SamplingParam
     assert [step.session.position for step in steps] == [250 + n, 251 + n, 252 + n]
     if graphs:
         assert (recorded.n_made, recorded.n_replays) == (2, n)  # two widths of one kind
+
+
+def test_one_graph_serves_every_length_where_attention_reads_only_what_is_held() -> None:
+    """Also for sequences that come after longer ones, whose blocks still stand in the tables."""
+    expected, recorded = one_by_one(engine_of(), 2, MIXED[:2], 12), Recorded()
+    engine = engine_of(graph=recorded, ops=replace(PLAIN, reads_used_blocks=True))
+    longer = begun(engine, 2, depth=500)
+    assert engine.forward(longer) == 2
+    for step in longer:
+        step.session.close()
+    steps = begun(engine, 2)
+    run = engine.decode_ahead(steps, draws_of(steps, MIXED[:2]))
+    assert run is not None
+    found = []
+    for _ in range(12):
+        run.launch()
+        found.append([sample.token_id for sample in run.take()])
+    assert found == expected
+    assert recorded.n_made == 2  # one of logits alone, one with the choice
+
+
+def test_making_a_graph_writes_to_no_block_but_the_sequence_s_own() -> None:
+    """The steps of a warm-up stay where they are, or the next block of the table, another's by now, would be hit."""
+    engine = engine_of(n_blocks=4, graph=Recorded(), ops=replace(PLAIN, reads_used_blocks=True))
+    [long] = begun(engine, 1, depth=120)
+    assert engine.forward([long]) == 1
+    long.session.rewind(64)
+    others = engine.new_session(128)
+    engine.forward([Step(others, [5] * 70, 0)])
+    before = engine._kv[:, :, others.blocks].clone()
+    [step] = [Step(long.session.fork(62), [1])]
+    long.session.close()
+    draws = draws_of([step], MIXED[:1])
+    assert engine.decode_ahead([step], draws) is not None
+    assert torch.equal(engine._kv[:, :, others.blocks], before)
 
 
 def test_a_session_that_is_rewound_after_a_run_goes_on_as_if_it_had_never_run_ahead() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -126,6 +128,11 @@ def test_a_row_that_is_no_number_is_an_error_with_its_position() -> None:
         engine.sample([Draw(0, 2, GREEDY, n_logprobs=-1)])
     with pytest.raises(NumericError, match="position 2"):
         engine.sample([Draw(0, 2, GREEDY, n_logprobs=0)])
+
+
+def test_a_step_has_as_many_tokens_as_the_placement_says() -> None:
+    where = replace(placement.on_cpu(), tokens_per_step=700)
+    assert TorchEngine(SPEC, random_weights(SPEC), where, n_blocks=lambda: 1).tokens_per_step == 700
 
 
 def test_metal_chooses_on_the_host_and_asks_for_nothing_of_cuda(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -92,11 +92,11 @@ def batch_of(pieces: Sequence[Piece], placement: Placement) -> tuple[Batch, Tens
 
 
 def block_tables(
-    sessions: Sequence[PagedSession], shape: tuple[int, int] | None = None, fill: int = 0
+    sessions: Sequence[PagedSession], n_rows: int = 0, fill: int = 0
 ) -> np.ndarray[tuple[int, ...], np.dtype[np.int32]]:
-    """Each session's blocks as a row, `fill` after them."""
+    """Each session's blocks as a row, `fill` after them and in the rows after the last, up to `n_rows`."""
     width = max(len(session.blocks) for session in sessions)
-    tables = np.full(shape or (len(sessions), width), fill, np.int32)
+    tables = np.full((max(n_rows, len(sessions)), width), fill, np.int32)
     for row, session in zip(tables, sessions, strict=False):
         row[: len(session.blocks)] = session.blocks
     return tables

@@ -1,7 +1,8 @@
 """One token for each of some sequences, over buffers that stay: the step that a CUDA graph can hold.
 
     buckets     1, 2, 4, 8, then every 16 sequences; unused rows work on a block that nobody reads
-    widths      blocks in a sequence's table: powers of two, for plain attention gathers the whole table
+    widths      blocks in a sequence's table: all that a sequence can have, where attention reads only what
+                it holds; powers of two for plain attention, which gathers the whole table
     kinds       logits alone, or logits and the choice of the token
 
 All that changes from step to step lies in tensors: the step computes the places
@@ -72,6 +73,8 @@ class DecodeStep:
         """`kv` is the whole cache; `scratch_block` a block of it that no session gets."""
         self._spec, self._decoder, self._kv = spec, decoder, kv
         self._scratch, self._placement = scratch_block, placement
+        # The pool's blocks are those before the scratch block.
+        self._full_width = min(-(-spec.max_context // BLOCK_SIZE), scratch_block)
         self._buffers: dict[tuple[int, int], _Buffers] = {}
         self._current: _Buffers | None = None  # where `begin` began
 
@@ -113,8 +116,9 @@ class DecodeStep:
         self._current = buffers
 
     def _shape(self, sessions: Sequence[TorchSession]) -> tuple[int, int]:
-        width = width_for(max(len(session.blocks) for session in sessions))
-        return bucket_for(len(sessions)), width
+        if self._placement.ops.reads_used_blocks:
+            return bucket_for(len(sessions)), self._full_width
+        return bucket_for(len(sessions)), width_for(max(len(session.blocks) for session in sessions))
 
     def _prepared(self, sessions: Sequence[TorchSession]) -> _Buffers:
         """The buffers for these sessions, their tables as the sessions' blocks are now."""
@@ -122,13 +126,18 @@ class DecodeStep:
         if shape not in self._buffers:
             self._buffers[shape] = self._new_buffers(*shape)
         buffers = self._buffers[shape]
-        tables = block_tables(sessions, shape, self._scratch)
-        if not np.array_equal(tables, buffers.host_tables):
-            buffers.tables.copy_(self._placement.to_device(torch.from_numpy(tables)))
-            buffers.host_tables = tables
+        self._set_tables(buffers, sessions)
         if buffers.sessions != tuple(sessions):
             self._set_sessions(buffers, tuple(sessions))
         return buffers
+
+    def _set_tables(self, buffers: _Buffers, sessions: Sequence[TorchSession]) -> None:
+        """The columns in use as the sessions' blocks are now; what stands behind them nobody looks at."""
+        tables = block_tables(sessions, len(buffers.token_ids), self._scratch)
+        held = buffers.host_tables[:, : tables.shape[1]]
+        if not np.array_equal(tables, held):
+            held[:] = tables
+            buffers.tables[:, : tables.shape[1]] = self._placement.to_device(torch.from_numpy(tables))
 
     def _set_sessions(self, buffers: _Buffers, sessions: tuple[TorchSession, ...]) -> None:
         n = len(sessions)
@@ -158,15 +167,19 @@ class DecodeStep:
         buffers.runs[kind]()
 
     def _new_run(self, buffers: _Buffers, kind: Kind | None) -> Run:
-        """The step of that kind, as a graph where there are graphs; making one leaves the inputs as they were."""
+        """The step of that kind, as a graph where there are graphs; making one leaves the inputs as they were.
+
+        Nobody moves on meanwhile: a position on, a block may be another's.
+        """
 
         def step() -> None:
             self._step(buffers, kind)
 
-        kept = buffers.token_ids.clone(), buffers.positions.clone()
+        token_ids, is_used = buffers.token_ids.clone(), buffers.is_used.clone()
+        buffers.is_used.zero_()
         run = self._placement.graph(step)
-        buffers.token_ids.copy_(kept[0])
-        buffers.positions.copy_(kept[1])
+        buffers.token_ids.copy_(token_ids)
+        buffers.is_used.copy_(is_used)
         return run
 
     def _step(self, buffers: _Buffers, kind: Kind | None) -> None:

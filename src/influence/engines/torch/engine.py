@@ -41,6 +41,7 @@ class TorchEngine(PagedEngine):
         """Takes all its memory now; `n_blocks`, of the cache, is asked when the weights have theirs. Raises OutOfMemory."""
         self.spec = spec
         self.placement = placement
+        self.tokens_per_step = placement.tokens_per_step
         try:
             loaded = load_weights(spec, weights, placement.device, form)
             n = n_blocks()

@@ -243,6 +243,8 @@ class Ops:
     """One function for each step; `dataclasses.replace` puts kernels in the place of some."""
 
     name: str = "plain"  # for people
+    # Whether attention costs by the blocks that sequences hold, and not by the tables' width.
+    reads_used_blocks: bool = False
     norm_linear: Callable[..., Tensor] = norm_linear
     project_heads: Callable[..., Tensor] = project_heads
     paged_attention: Callable[..., Tensor] = paged_attention

@@ -17,8 +17,14 @@ blocks that some row of the tile sees, so windows skip what they mask.
 
 The blocks of a tile are split among SPLITS programs (flash-decoding), a number
 that depends on the launch's shape alone: each finds its part from the length on
-the device, so that one CUDA graph serves all lengths. The last to arrive
-combines the parts in their order: o = sum(w o_i) / sum(w), w = 2^(l_i - max l).
+the device, so that one CUDA graph serves all lengths. A part has two blocks at
+least, 64 kB in flight for heads of 128; programs for which none are left end at
+once, and a tile of one part needs no sum. Else the last to arrive combines the
+parts in their order: o = sum(w o_i) / sum(w), w = 2^(l_i - max l), several at a
+time, for each time is a wait for the L2 cache (some 0.2 us).
+
+Before it waits for the kernel before it, a program asks for its first block:
+tables and lengths were written before the first kernel of the step began.
 
 Slots that no sequence filled may hold anything, NaN included: they are masked
 where they are loaded.
@@ -32,9 +38,10 @@ import triton
 import triton.language as tl
 
 from influence.engines.torch.triton.activations import tanh
-from influence.engines.torch.triton.tiles import product
+from influence.engines.torch.triton.tiles import prefetch, product
 
 LOG2_E = tl.constexpr(1.4426950408889634)
+LEAST_BLOCKS = tl.constexpr(2)  # of the cache, in a part
 
 
 class Sequences(NamedTuple):
@@ -81,13 +88,20 @@ def attention_kernel(
     """Grid: (tiles of queries, kv heads, SPLITS)."""
     if shape.OVERLAP:
         tl.extra.cuda.gdc_launch_dependents()
-        tl.extra.cuda.gdc_wait()
     tokens: tl.constexpr = shape.BLOCK_M // shape.PADDED_GROUP
+    split = tl.program_id(2)
     sequence, tile = _sequence_of(tl.program_id(0), sequences, tokens)
     begin = tl.load(sequences.starts + sequence)
     end = tl.load(sequences.starts + sequence + 1)
-    if begin + tile * tokens < end:
-        length = tl.load(sequences.lengths + sequence)
+    length = tl.load(sequences.lengths + sequence)
+    last = tl.minimum(length - end + begin + (tile + 1) * tokens, length)  # past the last query of the tile
+    first, each, n_parts = _parts(last, tokens, shape)
+    if (begin + tile * tokens < end) & (split < n_parts):
+        table = sequences.tables + sequence.to(tl.int64) * sequences.table_width
+        begin_block = first + split * each
+        if shape.OVERLAP:
+            _prefetch(kv_ptr, tl.load(table + begin_block), n_slots, shape)
+            tl.extra.cuda.gdc_wait()
         row = tl.arange(0, shape.BLOCK_M)
         group: tl.constexpr = shape.N_HEADS // shape.N_KV_HEADS
         token = begin + tile * tokens + row // shape.PADDED_GROUP
@@ -99,24 +113,48 @@ def attention_kernel(
         wide = mask[:, None] & (column < shape.HEAD_DIM)[None, :]
         q = tl.load(q_ptr + offsets, wide, other=0)
         position = length - end + token
-        last = tl.minimum(
-            length - end + begin + (tile + 1) * tokens, length
-        )  # past the last query of the tile
-        table = sequences.tables + sequence.to(tl.int64) * sequences.table_width
-        o, logsum = _attend(q, kv_ptr, table, position, length, last, tokens, n_slots, scale, softcap, shape)
-        if shape.SPLITS == 1:
+        end_block = tl.minimum(begin_block + each, tl.cdiv(last, shape.BLOCK))
+        o, logsum = _attend(
+            q, kv_ptr, table, position, length, begin_block, end_block, n_slots, scale, softcap, shape
+        )
+        if shape.SPLITS == 1:  # noqa: SIM114 - decided when the kernel is compiled; the next when it runs
+            tl.store(o_ptr + offsets, o.to(o_ptr.dtype.element_ty), wide)
+        elif n_parts == 1:
             tl.store(o_ptr + offsets, o.to(o_ptr.dtype.element_ty), wide)
         else:
             n_places = n_tokens.to(tl.int64) * shape.N_HEADS
-            split = tl.program_id(2)
             tl.store(partial_ptr + split * n_places * shape.HEAD_DIM + offsets, o, wide)
             tl.store(logsum_ptr + split * n_places + place, logsum, mask)
             tl.debug_barrier()  # all threads' parts are out before one of them says so
             counter = arrivals_ptr + tl.program_id(0) * shape.N_KV_HEADS + tl.program_id(1)
-            if tl.atomic_add(counter, 1, sem="acq_rel") == shape.SPLITS - 1:
-                o = _combined(partial_ptr, logsum_ptr, offsets, place, mask, wide, n_places, shape)
+            if tl.atomic_add(counter, 1, sem="acq_rel") == n_parts - 1:
+                o = _combined(partial_ptr, logsum_ptr, offsets, place, mask, wide, n_places, n_parts, shape)
                 tl.store(o_ptr + offsets, o.to(o_ptr.dtype.element_ty), wide)
                 tl.atomic_xchg(counter, 0)  # as the next launch expects it
+
+
+@triton.jit
+def _prefetch(kv_ptr, block, n_slots, shape):
+    """Ask the L2 cache for a block's keys and values; what is written to them meanwhile is written there."""
+    line: tl.constexpr = 128 // (kv_ptr.dtype.element_ty.primitive_bitwidth // 8)  # numbers of a cache line
+    n_lines: tl.constexpr = triton.next_power_of_2(triton.cdiv(shape.HEAD_DIM, line))
+    stride: tl.constexpr = shape.N_KV_HEADS * shape.HEAD_DIM
+    slot = block.to(tl.int64) * shape.BLOCK + tl.arange(0, shape.BLOCK)
+    column = tl.minimum(tl.arange(0, n_lines) * line, shape.HEAD_DIM - 1)
+    at = kv_ptr + slot[:, None] * stride + tl.program_id(1) * shape.HEAD_DIM + column[None, :]
+    prefetch(at)
+    prefetch(at + n_slots.to(tl.int64) * stride)
+
+
+@triton.jit
+def _parts(last, tokens: tl.constexpr, shape):
+    """Of a tile whose queries end before position `last`: its first block, blocks of a part, and parts."""
+    first = 0
+    if shape.WINDOW > 0:
+        first = tl.maximum(last - tokens - shape.WINDOW + 1, 0) // shape.BLOCK
+    n_blocks = tl.cdiv(last, shape.BLOCK) - first
+    each = tl.maximum(tl.cdiv(n_blocks, shape.SPLITS), LEAST_BLOCKS)
+    return first, each, tl.cdiv(n_blocks, each)
 
 
 @triton.jit
@@ -146,21 +184,14 @@ def _attend(
     table,  # the sequence's blocks
     position,  # (BLOCK_M,) of each row
     length,  # of the sequence
-    last,  # position past the tile's last query
-    tokens: tl.constexpr,
+    begin,  # blocks of the sequence
+    end,
     n_slots,
     scale,
     softcap,
     shape,
 ):
-    """This split's part: softmax(s) v over its blocks, and log2 of the sum of 2^s; -inf where it saw nothing."""
-    first = 0
-    if shape.WINDOW > 0:
-        first = tl.maximum(last - tokens - shape.WINDOW + 1, 0) // shape.BLOCK
-    n_blocks = tl.cdiv(last, shape.BLOCK) - first
-    each = tl.cdiv(n_blocks, shape.SPLITS)
-    begin = first + tl.program_id(2) * each
-    end = tl.minimum(begin + each, first + n_blocks)
+    """One part: softmax(s) v over its blocks, and log2 of the sum of 2^s; -inf where it saw nothing."""
     peak = tl.full([shape.BLOCK_M], float("-inf"), tl.float32)
     total = tl.zeros([shape.BLOCK_M], tl.float32)
     o = tl.zeros([shape.BLOCK_M, shape.PADDED_DIM], tl.float32)
@@ -193,18 +224,36 @@ def _attend(
 
 
 @triton.jit
-def _combined(partial_ptr, logsum_ptr, offsets, place, mask, wide, n_places, shape):
+def _combined(partial_ptr, logsum_ptr, offsets, place, mask, wide, n_places, n_parts, shape):
     """The parts as one, (BLOCK_M, PADDED_DIM) float32."""
-    peak = tl.full([shape.BLOCK_M], float("-inf"), tl.float32)
-    for split in range(shape.SPLITS):
-        logsum = tl.load(logsum_ptr + split * n_places + place, mask, other=0, cache_modifier=".cg")
-        peak = tl.maximum(peak, logsum)
-    total = tl.zeros([shape.BLOCK_M], tl.float32)
+    every = tl.arange(0, triton.next_power_of_2(shape.SPLITS))[:, None]
+    logsums = tl.load(
+        logsum_ptr + every * n_places + place[None, :],
+        (every < n_parts) & mask[None, :],
+        other=float("-inf"),
+        cache_modifier=".cg",
+    )
+    peak = tl.max(logsums, 0)
+    peak = tl.where(mask, peak, 0)
+    total = tl.sum(tl.exp2(logsums - peak[None, :]), 0)
     o = tl.zeros([shape.BLOCK_M, shape.PADDED_DIM], tl.float32)
-    for split in range(shape.SPLITS):
-        logsum = tl.load(logsum_ptr + split * n_places + place, mask, other=0, cache_modifier=".cg")
-        weight = tl.exp2(logsum - peak)
-        part = partial_ptr + split * n_places * shape.HEAD_DIM + offsets
-        o += weight[:, None] * tl.load(part, wide, other=0, cache_modifier=".cg")
-        total += weight
-    return o / total[:, None]
+    at_once: tl.constexpr = _parts_at_once(shape.BLOCK_M, shape.PADDED_DIM)
+    for first in range(0, n_parts, at_once):
+        part = first + tl.arange(0, at_once)[:, None]
+        there = (part < n_parts) & mask[None, :]
+        at = logsum_ptr + part * n_places + place[None, :]
+        weights = tl.exp2(tl.load(at, there, other=float("-inf"), cache_modifier=".cg") - peak[None, :])
+        parts = tl.load(
+            partial_ptr + (part * n_places * shape.HEAD_DIM)[:, :, None] + offsets[None, :, :],
+            (part < n_parts)[:, :, None] & wide[None, :, :],
+            other=0,
+            cache_modifier=".cg",
+        )
+        o += tl.sum(weights[:, :, None] * parts, 0)
+    return o / tl.where(mask, total, 1)[:, None]
+
+
+@triton.constexpr_function
+def _parts_at_once(block_m, padded_dim):
+    """As many as take 64 registers of each of 128 threads."""
+    return max(1, 64 * 128 // (block_m * padded_dim))

@@ -14,7 +14,10 @@ from torch import Tensor
 
 # Programs of attention for each multiprocessor: each has two tiles of keys and values in flight.
 PROGRAMS_PER_MULTIPROCESSOR = 2
-MAX_SPLITS = 32  # a context of 2048 positions has so many blocks
+MAX_SPLITS = 64  # of one sequence alone, so that four kv heads fill the GPU
+# Even where sequences fill it, so that a long one among short ones keeps to a quarter of its time; parts
+# without work cost the start of a program each.
+LEAST_SPLITS = 4
 
 _LEAST_ROWS = 16  # that a tensor core takes
 _CHUNK_ROWS = 64
@@ -124,7 +127,8 @@ def _shape(
     rows = max(group, _LEAST_ROWS if n == n_sequences else _CHUNK_ROWS)
     n_tiles = n if n == n_sequences else n // (rows // group) + n_sequences
     wanted = PROGRAMS_PER_MULTIPROCESSOR * launch.multiprocessors(q.device)
-    n_splits = max(1, min(wanted // (n_tiles * n_kv_heads), MAX_SPLITS))
+    least = LEAST_SPLITS if n == n_sequences else 1
+    n_splits = max(least, min(wanted // (n_tiles * n_kv_heads), MAX_SPLITS))
     sizes = (
         n_heads, n_kv_heads, head_dim, max(16, triton.next_power_of_2(head_dim)), group, BLOCK_SIZE, rows,
         n_splits, window or 0, launch.overlaps(q.device),

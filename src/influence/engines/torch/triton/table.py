@@ -89,6 +89,7 @@ def normed(x: Tensor, norm: Norm | None) -> Tensor:
 
 TRITON = ops.Ops(
     name="triton",
+    reads_used_blocks=True,
     norm_linear=norm_linear,
     project_heads=project_heads,
     paged_attention=heads_kernels.paged_attention,

@@ -182,6 +182,19 @@ def product(a, b, sums):
     return tl.dot(a, b, sums, input_precision="ieee")
 
 
+@triton.jit
+def prefetch(at):
+    """Ask the L2 cache for the lines at these addresses; nothing waits for them. Not for the interpreter."""
+    tl.inline_asm_elementwise(
+        "prefetch.global.L2 [$1]; mov.u32 $0, 0;",
+        "=r,l",
+        [at.to(tl.int64, bitcast=True)],
+        dtype=tl.int32,
+        is_pure=False,
+        pack=1,
+    )
+
+
 @triton.constexpr_function
 def has_far(form):
     """Whether a byte of that format holds two columns."""
