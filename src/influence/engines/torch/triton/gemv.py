@@ -28,7 +28,7 @@ import triton.language as tl
 
 from influence.engines.torch.triton.activations import activated, load_activations, row_statistics
 from influence.engines.torch.triton.rope import cache_offset, dimensions_of_pair, turned_pair
-from influence.engines.torch.triton.splits import sum_of_splits
+from influence.engines.torch.triton.splits import part_of_row, sum_of_splits
 from influence.engines.torch.triton.tiles import columns_of, has_far, load_tile, tile_sums
 
 
@@ -129,9 +129,7 @@ def heads_kernel(
 def row_sums(x_ptr, norm, matrix, rows, mask, work):
     """norm(x) @ W[rows].T, (BLOCK_ROWS,) float32, and whether this program is the one that has it."""
     split = tl.program_id(1)
-    steps = tl.cdiv(tl.cdiv(matrix.n_chunks, work.CHUNKS), work.SPLITS)
-    begin = split * steps * work.CHUNKS
-    end = tl.minimum(begin + steps * work.CHUNKS, matrix.n_chunks)
+    begin, end = part_of_row(matrix, split, work)
     a, b, c = load_tile(matrix, rows, mask, begin, end, work.CHUNKS)
     if work.OVERLAP:
         tl.extra.cuda.gdc_launch_dependents()

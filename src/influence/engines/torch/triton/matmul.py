@@ -13,7 +13,9 @@ them dense would move the bytes that packing saved.
 The tile: 16 tokens are the least that a tensor core takes. 64 rows x 128 bytes
 are 8 kB, and loads run `num_stages` tiles ahead through shared memory, so that
 two programs keep 64 kB in flight on a multiprocessor. Weights in few bits become
-the matrix's dtype between load and product: the very numbers of `dense()`.
+the matrix's dtype between load and product: the very numbers of `dense()`. The
+first tiles are on their way to the L2 cache before the kernel before this one
+has ended: weights depend on nobody.
 Grid: (tiles of rows, tiles of tokens, splits).
 """
 
@@ -22,8 +24,17 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from influence.engines.torch.triton.splits import sum_of_splits
-from influence.engines.torch.triton.tiles import has_far, product, q4_values, signed_to_float, unpacked
+from influence.engines.torch.triton.splits import part_of_row, sum_of_splits
+from influence.engines.torch.triton.tiles import (
+    has_far,
+    prefetch,
+    product,
+    q4_values,
+    signed_to_float,
+    unpacked,
+)
+
+PREFETCHED = tl.constexpr(4)  # cache lines of each row: 32 kB of a program
 
 
 @triton.jit(do_not_specialize=["n_tokens"])  # one kernel for every number of them
@@ -44,6 +55,7 @@ def matmul_kernel(
     split = tl.program_id(2)
     if work.OVERLAP:
         tl.extra.cuda.gdc_launch_dependents()
+        _prefetch(matrix, rows, split, work)
         tl.extra.cuda.gdc_wait()
     y = _product(x_ptr, matrix, rows, tokens, n_tokens, split, work)
     mask = (tokens < n_tokens)[:, None] & (rows < matrix.n_rows)[None, :]
@@ -65,9 +77,7 @@ def _product(x_ptr, matrix, rows, tokens, n_tokens, split, work):
     if matrix.FORMAT == "packed":  # noqa: SIM102 - decided when the kernel is compiled; the next line when it runs
         if split == 0:
             sums += _rare_products(x_ptr, matrix, rows, tokens, n_tokens)
-    steps = tl.cdiv(tl.cdiv(matrix.n_chunks, work.CHUNKS), work.SPLITS)
-    begin = split * steps * work.CHUNKS
-    end = tl.minimum(begin + steps * work.CHUNKS, matrix.n_chunks)
+    begin, end = part_of_row(matrix, split, work)
     for first in range(begin, end, work.CHUNKS):
         near, far = _dense_tile(matrix, rows, first, end, work)
         column = _columns(first, matrix, work)
@@ -77,6 +87,24 @@ def _product(x_ptr, matrix, rows, tokens, n_tokens, split, work):
             x = _x_tile(x_ptr, tokens, column + matrix.WIDTH, n_tokens, matrix)
             sums = product(x, tl.trans(far), sums)
     return sums
+
+
+@triton.jit
+def _prefetch(matrix, rows, split, work):
+    """Ask the L2 cache for this program's first tiles of weights, which depend on nobody."""
+    begin, end = part_of_row(matrix, split, work)
+    row = tl.minimum(rows, matrix.n_rows - 1).to(tl.int64)[:, None]
+    line = tl.arange(0, PREFETCHED)[None, :]
+    if matrix.FORMAT == "dense":  # whose rows may end within a chunk
+        chunk = tl.minimum(begin + line * work.CHUNKS, end - 1)
+        prefetch(matrix.main + row * matrix.n_cols + chunk * matrix.WIDTH)
+    elif matrix.FORMAT == "packed":  # with twice as many low bytes as codes
+        chunk = tl.minimum(begin + line * (work.CHUNKS // 2), end - 1)
+        prefetch(matrix.main + (row * matrix.n_chunks + chunk) * (2 * matrix.WIDTH))
+        prefetch(matrix.side + (row * matrix.n_chunks + chunk) * matrix.WIDTH)
+    else:
+        chunk = tl.minimum(begin + line * work.CHUNKS, end - 1)
+        prefetch(matrix.main + (row * matrix.n_chunks + chunk) * matrix.WIDTH)
 
 
 @triton.jit

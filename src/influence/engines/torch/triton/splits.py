@@ -24,6 +24,14 @@ class Work(NamedTuple):
 
 
 @triton.jit
+def part_of_row(matrix, split, work):
+    """The chunks [begin, end) of a row that a split takes: whole tiles, but for the row's end."""
+    steps = tl.cdiv(tl.cdiv(matrix.n_chunks, work.CHUNKS), work.SPLITS)
+    begin = split * steps * work.CHUNKS
+    return begin, tl.minimum(begin + steps * work.CHUNKS, matrix.n_chunks)
+
+
+@triton.jit
 def sum_of_splits(
     y,  # float32, of this split
     offsets,  # of y's elements among all outputs, as y
@@ -41,7 +49,7 @@ def sum_of_splits(
         is_last = tl.atomic_add(work.arrivals + tile, 1, sem="acq_rel") == work.SPLITS - 1
         if is_last:
             y = tl.zeros_like(y)
-            for i in range(work.SPLITS):
+            for i in tl.static_range(work.SPLITS):  # unrolled, so that the loads are under way together
                 y += tl.load(work.partial + i * n_outputs + offsets, mask, other=0, cache_modifier=".cg")
             tl.atomic_xchg(work.arrivals + tile, 0)  # as the next launch expects it
     return y, is_last
