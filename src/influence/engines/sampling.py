@@ -106,7 +106,7 @@ def sample_row(logits: Row, draw: Draw) -> Sample:
     Raises NumericError if the row holds NaN, +inf, or nothing but -inf;
     InvalidParameter if the mask allows no token that the model can give.
     """
-    require_finite_peak(logits, draw.position)
+    require_finite_peak(float(logits[logits.argmax()]), draw.position)
     # Below the peak an overflow to -inf is right, the weight is 0; above it is looked for.
     with np.errstate(over="ignore"):
         token_id = choose(adjusted(logits, draw), draw) if draw.known_id is None else draw.known_id
@@ -126,9 +126,8 @@ def with_logprobs(token_id: int, logits: Row, n_top: int) -> Sample:
     )
 
 
-def require_finite_peak(logits: Row, position: int) -> None:
+def require_finite_peak(peak: float, position: int) -> None:
     """Raise NumericError unless the largest logit is a finite number (NaN counts as largest)."""
-    peak = float(logits[logits.argmax()])
     if math.isfinite(peak):
         return
     what = {math.inf: "an infinite logit", -math.inf: "no finite logit"}.get(peak, "NaN")
@@ -146,11 +145,15 @@ def adjusted(logits: Row, draw: Draw) -> Row:
         penalize(row, draw)
     if draw.allowed is not None:
         row[~draw.allowed] = -np.inf
-    peak = float(row.max())
+    require_choice(float(row.max()), draw.position)
+    return row
+
+
+def require_choice(peak: float, position: int) -> None:
+    """Raise unless a token is left: InvalidParameter where all are banned, NumericError as `require_finite_peak`."""
     if peak == -math.inf:
         raise InvalidParameter("allowed", "a ban of every token", "a mask that leaves a token to choose")
-    require_finite_peak(row, draw.position)
-    return row
+    require_finite_peak(peak, position)
 
 
 def add_bias(row: Row, bias: Mapping[int, float]) -> None:

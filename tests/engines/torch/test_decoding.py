@@ -11,7 +11,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="needs torch: pip install 'influence[torch]'")
 
 from influence.engines.base import Step
-from influence.engines.sampling import Draw, SamplingParams
+from influence.engines.sampling import Draw, SamplingParams, sample_row
 from influence.engines.torch import placement
 from influence.engines.torch.engine import TorchEngine
 from influence.engines.torch.ops import PLAIN
@@ -75,6 +75,15 @@ def draws_of(steps: list[Step], params: list[SamplingParams]) -> list[Draw]:
     ]
 
 
+def counted(draws: list[Draw], prompts: list[list[int]], generated: list[list[int]]) -> list[Draw]:
+    """With what a penalty asks: the prompt's ids, and how often each token was generated."""
+    found = []
+    for draw, prompt, so_far in zip(draws, prompts, generated, strict=True):
+        ids, counts = np.unique(np.array(so_far, np.int64), return_counts=True)
+        found.append(replace(draw, prompt_ids=np.unique(prompt), generated_ids=ids, generated_counts=counts))
+    return found
+
+
 def one_by_one(engine: TorchEngine, n_sessions: int, params: list[SamplingParams], n: int) -> list[list[int]]:
     steps, found = begun(engine, n_sessions), []
     for _ in range(n):
@@ -108,6 +117,41 @@ def test_a_run_ahead_gives_the_tokens_of_single_steps(params: list[SamplingParam
     assert [step.session.position for step in steps] == [250 + n, 251 + n, 252 + n]
     if graphs:
         assert (recorded.n_made, recorded.n_replays) == (2, n)  # two widths of one kind
+
+
+@pytest.mark.parametrize("graphs", [False, True])
+def test_penalties_biases_and_log_probabilities_run_ahead_too(graphs: bool) -> None:
+    """Tokens that a run chose count at once, also those that nobody has seen yet."""
+    params = [
+        SamplingParams(temperature=0.0, repeat_penalty=1.4, frequency_penalty=0.5),
+        SamplingParams(temperature=1.0, presence_penalty=1.0, seed=1),
+        SamplingParams(temperature=1.0, top_k=9, logit_bias={3: 4.0, 5: -100.0}, seed=2),
+    ]
+    n, prompts = 8, [[seed] for seed in range(3)]
+    engine = engine_of()
+    steps, found, tops = begun(engine, 3), [[], [], []], []
+    for _ in range(n):
+        draws = counted(draws_of(steps, params), prompts, found)
+        engine.forward(steps)
+        rows = engine.logits()
+        samples = [sample_row(rows[d.row], replace(d, n_logprobs=d.row)) for d in draws]
+        tops.append([(s.logprob, *(i for i, _ in s.top_logprobs)) for s in samples])
+        for so_far, sample in zip(found, samples, strict=True):
+            so_far.append(sample.token_id)
+        steps = [Step(step.session, so_far[-1:]) for step, so_far in zip(steps, found, strict=True)]
+
+    engine = engine_of(graph=Recorded()) if graphs else engine_of()
+    steps = begun(engine, 3)
+    draws = counted(draws_of(steps, params), prompts, [[], [], []])
+    run = engine.decode_ahead(steps, [replace(draw, n_logprobs=draw.row) for draw in draws])
+    assert run is not None
+    for i in range(n):
+        run.launch()
+        samples = run.take()
+        assert [sample.token_id for sample in samples] == [so_far[i] for so_far in found]
+        for sample, (logprob, *ids) in zip(samples, tops[i], strict=True):
+            assert sample.logprob == pytest.approx(logprob, abs=1e-4)
+            assert [token_id for token_id, _ in sample.top_logprobs] == ids
 
 
 def test_one_graph_serves_every_length_where_attention_reads_only_what_is_held() -> None:
@@ -197,7 +241,7 @@ def test_what_needs_the_host_does_not_run_ahead() -> None:
     engine = engine_of()
     steps = begun(engine, 1)
     [draw] = draws_of(steps, MIXED[:1])
-    assert engine.decode_ahead(steps, [replace(draw, n_logprobs=0)]) is None
+    assert engine.decode_ahead(steps, [replace(draw, allowed=np.ones(SPEC.vocab_size, np.bool_))]) is None
     assert engine.decode_ahead([Step(steps[0].session, [1, 2])], [draw]) is None
     assert engine_of(samples_on_device=False).decode_ahead(steps, [draw]) is None
 

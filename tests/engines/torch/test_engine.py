@@ -141,7 +141,7 @@ def test_metal_chooses_on_the_host_and_asks_for_nothing_of_cuda(monkeypatch: pyt
     metal = placement.on_metal(torch.device("cpu"))
     assert not metal.samples_on_device and not metal.pins_memory and metal.graph is placement.run_eagerly
     engine = TorchEngine(SPEC, random_weights(SPEC), metal, n_blocks=lambda: 10)
-    monkeypatch.setattr("influence.engines.torch.engine.choose", None)
+    monkeypatch.setattr("influence.engines.torch.engine.outcomes", None)
     session = engine.new_session(128)
     engine.forward([Step(session, prompt(20))])
     [sample] = engine.sample([Draw(0, 20, SamplingParams(top_p=0.9), n_logprobs=-1)])

@@ -3,7 +3,7 @@
     buckets     1, 2, 4, 8, then every 16 sequences; unused rows work on a block that nobody reads
     widths      blocks in a sequence's table: all that a sequence can have, where attention reads only what
                 it holds; powers of two for plain attention, which gathers the whole table
-    kinds       logits alone, or logits and the choice of the token
+    choices     logits alone, or a token too, chosen as the draws ask
 
 All that changes from step to step lies in tensors: the step computes the places
 in the cache from positions and tables, and where it chooses tokens it writes
@@ -16,14 +16,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
 import torch
 from influence.engines.paging import BLOCK_SIZE
-from influence.engines.sampling import SamplingParams
+from influence.engines.sampling import Draw
 from influence.engines.torch.batching import TorchSession, block_tables
-from influence.engines.torch.choosing import DrawTensors, Kind, choose, kind_of
+from influence.engines.torch.choosing import Choice, DrawTensors, outcomes
 from influence.engines.torch.decoder import Batch, Decoder
 from influence.engines.torch.placement import Placement, Run
 from influence.errors import InvalidParameter
@@ -45,23 +46,34 @@ def width_for(n_blocks: int) -> int:
     return max(_LEAST_WIDTH, 1 << (n_blocks - 1).bit_length())
 
 
+class _Tables(NamedTuple):
+    """Block tables of one width."""
+
+    device: Tensor  # (bucket, width) int32
+    host: np.ndarray[tuple[int, ...], np.dtype[np.int32]]  # what it holds
+
+
+class _Made(NamedTuple):
+    """A step that was made, and where its outcomes are."""
+
+    run: Run
+    outcomes: Tensor  # (bucket, n_columns) float64; of logits alone: (bucket, vocab_size) float32
+
+
 @dataclass(slots=True)
 class _Buffers:
-    """Inputs and outputs of the step for one bucket and width."""
+    """Inputs and outputs of the step for one bucket."""
 
     token_ids: Tensor  # (bucket,) int64
     positions: Tensor  # (bucket,) int64: where these tokens go
     is_used: Tensor  # (bucket,) int64: 1, or 0 in a row of no sequence, which stays at position 0
-    tables: Tensor  # (bucket, width) int32
     query_starts: Tensor  # (bucket + 1,) int32
     frequencies: tuple[Tensor, ...]  # of each rope: (bucket, rotary_dim / 2)
-    draws: DrawTensors | None  # None: tokens are chosen elsewhere
-    logits: Tensor  # (bucket, vocab_size) float32
-    peaks: Tensor  # (bucket,) float32: each row's largest logit
-    host_tables: np.ndarray[tuple[int, ...], np.dtype[np.int32]]  # what `tables` holds
+    draws: DrawTensors
+    choice: Choice | None = None  # of the run that goes on
     sessions: tuple[TorchSession, ...] = ()
-    params: tuple[SamplingParams, ...] = ()
-    runs: dict[Kind | None, Run] = field(default_factory=dict)
+    tables: dict[int, _Tables] = field(default_factory=dict)  # by width
+    made: dict[tuple[int, Choice | None], _Made] = field(default_factory=dict)
 
 
 class DecodeStep:
@@ -75,69 +87,61 @@ class DecodeStep:
         self._scratch, self._placement = scratch_block, placement
         # The pool's blocks are those before the scratch block.
         self._full_width = min(-(-spec.max_context // BLOCK_SIZE), scratch_block)
-        self._buffers: dict[tuple[int, int], _Buffers] = {}
+        self._buffers: dict[int, _Buffers] = {}
         self._current: _Buffers | None = None  # where `begin` began
 
     def logits(self, sessions: Sequence[TorchSession], token_ids: Sequence[int]) -> Tensor:
         """The next logits, (n, vocab_size); valid until the next step. Sessions hold the block to write, and don't advance."""
-        buffers = self._prepared(sessions)
+        buffers, width = self._prepared(sessions)
         self._set_inputs(buffers, token_ids, [session.position for session in sessions])
-        self._run(buffers, None)
-        return buffers.logits[: len(sessions)]
+        return self._run(buffers, width, None)[: len(sessions)]
 
     def begin(
-        self, sessions: Sequence[TorchSession], token_ids: Sequence[int], params: Sequence[SamplingParams]
+        self, sessions: Sequence[TorchSession], token_ids: Sequence[int], draws: Sequence[Draw]
     ) -> None:
         """These tokens go in at the next `advance`, and each chosen one after it."""
-        buffers = self._prepared(sessions)
+        buffers, _ = self._prepared(sessions)
         self._set_inputs(buffers, token_ids, [session.position for session in sessions])
-        self._set_params(buffers, params)
+        buffers.draws.fill(draws, self._spec.vocab_size, self._placement.to_device)
+        buffers.choice = Choice.of(draws, self._spec.vocab_size)
         self._current = buffers
 
-    def advance(self, sessions: Sequence[TorchSession]) -> tuple[Tensor, Tensor]:
-        """One step of what `begin` began: chosen tokens and largest logits, (n,) each; valid until the next step."""
-        buffers = self._prepared(sessions)
+    def advance(self, sessions: Sequence[TorchSession]) -> Tensor:
+        """One step of what `begin` began: `outcomes`, (n, n_columns); valid until the next step."""
+        buffers, width = self._prepared(sessions)
         if buffers is not self._current:
-            self._go_on_in(buffers)
-        self._run(buffers, kind_of(buffers.params))
-        return buffers.token_ids[: len(sessions)], buffers.peaks[: len(sessions)]
+            raise InvalidParameter("run", "ended by another step", "one that goes on")
+        return self._run(buffers, width, buffers.choice)[: len(sessions)]
 
     def end(self) -> None:
         """What `begin` began is over: its buffers may be used for other steps."""
         self._current = None
 
-    def _go_on_in(self, buffers: _Buffers) -> None:
-        """The run moves to wider tables."""
-        if self._current is None or self._current.sessions != buffers.sessions:
-            raise InvalidParameter("run", "ended by another step", "one that goes on")
-        buffers.token_ids.copy_(self._current.token_ids)
-        buffers.positions.copy_(self._current.positions)
-        self._set_params(buffers, self._current.params)
-        self._current = buffers
-
-    def _shape(self, sessions: Sequence[TorchSession]) -> tuple[int, int]:
+    def _width(self, sessions: Sequence[TorchSession]) -> int:
         if self._placement.ops.reads_used_blocks:
-            return bucket_for(len(sessions)), self._full_width
-        return bucket_for(len(sessions)), width_for(max(len(session.blocks) for session in sessions))
+            return self._full_width
+        return width_for(max(len(session.blocks) for session in sessions))
 
-    def _prepared(self, sessions: Sequence[TorchSession]) -> _Buffers:
-        """The buffers for these sessions, their tables as the sessions' blocks are now."""
-        shape = self._shape(sessions)
-        if shape not in self._buffers:
-            self._buffers[shape] = self._new_buffers(*shape)
-        buffers = self._buffers[shape]
-        self._set_tables(buffers, sessions)
+    def _prepared(self, sessions: Sequence[TorchSession]) -> tuple[_Buffers, int]:
+        """The buffers for these sessions, their tables as the sessions' blocks are now, and the tables' width."""
+        bucket, width = bucket_for(len(sessions)), self._width(sessions)
+        if bucket not in self._buffers:
+            self._buffers[bucket] = self._new_buffers(bucket)
+        buffers = self._buffers[bucket]
+        if width not in buffers.tables:
+            buffers.tables[width] = self._new_tables(bucket, width)
+        self._set_tables(buffers.tables[width], sessions)
         if buffers.sessions != tuple(sessions):
             self._set_sessions(buffers, tuple(sessions))
-        return buffers
+        return buffers, width
 
-    def _set_tables(self, buffers: _Buffers, sessions: Sequence[TorchSession]) -> None:
+    def _set_tables(self, tables: _Tables, sessions: Sequence[TorchSession]) -> None:
         """The columns in use as the sessions' blocks are now; what stands behind them nobody looks at."""
-        tables = block_tables(sessions, len(buffers.token_ids), self._scratch)
-        held = buffers.host_tables[:, : tables.shape[1]]
-        if not np.array_equal(tables, held):
-            held[:] = tables
-            buffers.tables[:, : tables.shape[1]] = self._placement.to_device(torch.from_numpy(tables))
+        blocks = block_tables(sessions, len(tables.host), self._scratch)
+        held = tables.host[:, : blocks.shape[1]]
+        if not np.array_equal(blocks, held):
+            held[:] = blocks
+            tables.device[:, : blocks.shape[1]] = self._placement.to_device(torch.from_numpy(blocks))
 
     def _set_sessions(self, buffers: _Buffers, sessions: tuple[TorchSession, ...]) -> None:
         n = len(sessions)
@@ -154,70 +158,72 @@ class DecodeStep:
         buffers.token_ids[:n] = both[0]
         buffers.positions[:n] = both[1]
 
-    def _set_params(self, buffers: _Buffers, params: Sequence[SamplingParams]) -> None:
-        if buffers.draws is None:
-            buffers.draws = DrawTensors.empty(len(buffers.token_ids), self._placement.device)
-        if buffers.params != tuple(params):
-            buffers.draws.fill(params)
-            buffers.params = tuple(params)
+    def _run(self, buffers: _Buffers, width: int, choice: Choice | None) -> Tensor:
+        if (width, choice) not in buffers.made:
+            buffers.made[width, choice] = self._new(buffers, width, choice)
+        made = buffers.made[width, choice]
+        made.run()
+        return made.outcomes
 
-    def _run(self, buffers: _Buffers, kind: Kind | None) -> None:
-        if kind not in buffers.runs:
-            buffers.runs[kind] = self._new_run(buffers, kind)
-        buffers.runs[kind]()
-
-    def _new_run(self, buffers: _Buffers, kind: Kind | None) -> Run:
-        """The step of that kind, as a graph where there are graphs; making one leaves the inputs as they were.
+    def _new(self, buffers: _Buffers, width: int, choice: Choice | None) -> _Made:
+        """The step of that choice, as a graph where there are graphs; making one leaves the inputs as they were.
 
         Nobody moves on meanwhile: a position on, a block may be another's.
         """
+        n_columns = self._spec.vocab_size if choice is None else choice.n_columns
+        dtype = torch.float32 if choice is None else torch.float64
+        found = torch.zeros(len(buffers.token_ids), n_columns, dtype=dtype, device=self._placement.device)
 
         def step() -> None:
-            self._step(buffers, kind)
+            self._step(buffers, buffers.tables[width].device, choice, found)
 
         token_ids, is_used = buffers.token_ids.clone(), buffers.is_used.clone()
         buffers.is_used.zero_()
         run = self._placement.graph(step)
         buffers.token_ids.copy_(token_ids)
         buffers.is_used.copy_(is_used)
-        return run
+        return _Made(run, found)
 
-    def _step(self, buffers: _Buffers, kind: Kind | None) -> None:
-        x = self._decoder.hidden(self._batch(buffers), self._kv)
-        buffers.logits.copy_(self._decoder.logits(x))
-        if kind is None or buffers.draws is None:
+    def _step(self, buffers: _Buffers, tables: Tensor, choice: Choice | None, found: Tensor) -> None:
+        logits = self._decoder.logits(self._decoder.hidden(self._batch(buffers, tables), self._kv))
+        if choice is None:
+            found.copy_(logits)
             return
-        buffers.peaks.copy_(buffers.logits.amax(dim=-1))
-        chosen = choose(buffers.logits, buffers.draws, buffers.positions + 1, kind)
-        buffers.token_ids.copy_(chosen)
+        ops, draws = self._placement.ops, buffers.draws
+        found.copy_(
+            outcomes(logits, draws, buffers.positions + 1, choice, pick=ops.pick, adjust=ops.adjusted)
+        )
+        buffers.token_ids.copy_(found[:, 0])
         buffers.positions.add_(buffers.is_used)
+        if choice.adjusts and draws.adjustments is not None:
+            draws.adjustments.count(buffers.token_ids, buffers.is_used)
 
-    def _batch(self, buffers: _Buffers) -> Batch:
+    def _batch(self, buffers: _Buffers, tables: Tensor) -> Batch:
         positions = buffers.positions
-        blocks = buffers.tables.gather(1, (positions // BLOCK_SIZE).unsqueeze(1)).squeeze(1).long()
+        blocks = tables.gather(1, (positions // BLOCK_SIZE).unsqueeze(1)).squeeze(1).long()
         return Batch(
             token_ids=buffers.token_ids,
             positions=positions,
             slots=blocks * BLOCK_SIZE + positions % BLOCK_SIZE,
-            block_tables=buffers.tables,
+            block_tables=tables,
             query_starts=buffers.query_starts,
             context_lengths=(positions + 1).int(),
             frequencies=buffers.frequencies,
         )
 
-    def _new_buffers(self, bucket: int, width: int) -> _Buffers:
+    def _new_buffers(self, bucket: int) -> _Buffers:
         spec, device = self._spec, self._placement.device
         return _Buffers(
             token_ids=torch.zeros(bucket, dtype=torch.int64, device=device),
             positions=torch.zeros(bucket, dtype=torch.int64, device=device),
             is_used=torch.zeros(bucket, dtype=torch.int64, device=device),
-            tables=torch.full((bucket, width), self._scratch, dtype=torch.int32, device=device),
             query_starts=torch.arange(bucket + 1, dtype=torch.int32, device=device),
             frequencies=tuple(
                 torch.zeros(bucket, rope.rotary_dim // 2, device=device) for rope in spec.ropes
             ),
-            draws=None,
-            logits=torch.zeros(bucket, spec.vocab_size, device=device),
-            peaks=torch.zeros(bucket, device=device),
-            host_tables=np.full((bucket, width), self._scratch, np.int32),
+            draws=DrawTensors.empty(bucket, device),
         )
+
+    def _new_tables(self, bucket: int, width: int) -> _Tables:
+        host = np.full((bucket, width), self._scratch, np.int32)
+        return _Tables(self._placement.to_device(torch.from_numpy(host)), host)

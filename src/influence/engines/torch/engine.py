@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from collections.abc import Callable, Sequence
 
@@ -12,9 +11,9 @@ import numpy.typing as npt
 import torch
 from influence.engines.base import Blocks, DecodeRun, Step
 from influence.engines.paging import BLOCK_SIZE, BlockPool, PagedEngine
-from influence.engines.sampling import Draw, Sample, require_finite_peak, sample_row
+from influence.engines.sampling import Draw, Sample, sample_row
 from influence.engines.torch.batching import TorchSession, batch_of, own, passes
-from influence.engines.torch.choosing import DrawTensors, choose, is_plain, kind_of
+from influence.engines.torch.choosing import Choice, DrawTensors, outcomes, runs_ahead, samples_of
 from influence.engines.torch.decoder import Decoder
 from influence.engines.torch.decoding import DecodeStep
 from influence.engines.torch.placement import Arrival, Placement
@@ -60,7 +59,7 @@ class TorchEngine(PagedEngine):
         return TorchSession(self, context, self.placement)
 
     def decode_ahead(self, steps: Sequence[Step], draws: Sequence[Draw]) -> TorchRun | None:
-        if not self.placement.samples_on_device or not all(is_plain(draw) for draw in draws):
+        if not self.placement.samples_on_device or not all(runs_ahead(draw) for draw in draws):
             return None
         if not all(len(step.token_ids) == 1 and step.n_logits == 1 for step in steps):
             return None
@@ -88,20 +87,19 @@ class TorchEngine(PagedEngine):
         return np.asarray(self._rows.cpu().numpy())
 
     def sample(self, draws: Sequence[Draw]) -> list[Sample]:
-        if self.placement.samples_on_device and all(is_plain(draw) for draw in draws):
+        if self.placement.samples_on_device:
             return self._sample_on_device(draws)
         rows = self._rows[torch.tensor([draw.row for draw in draws])].cpu().numpy()
         return [sample_row(row, draw) for row, draw in zip(rows, draws, strict=True)]
 
     def _sample_on_device(self, draws: Sequence[Draw]) -> list[Sample]:
-        device, params = self.placement.device, [draw.params for draw in draws]
-        rows = self._rows[torch.tensor([draw.row for draw in draws], device=device)]
-        positions = torch.tensor([draw.position for draw in draws], device=device)
-        tensors = DrawTensors.empty(len(draws), device)
-        tensors.fill(params)
-        chosen = choose(rows, tensors, positions, kind_of(params))
-        token_ids, peaks = self.placement.to_host(chosen, rows.amax(dim=-1)).wait()
-        return samples_of(token_ids, peaks, [draw.position for draw in draws])
+        positions = [draw.position for draw in draws]
+        rows, where = self.placement.to_device(torch.tensor([[draw.row for draw in draws], positions]))
+        tensors = DrawTensors.empty(len(draws), self.placement.device)
+        tensors.fill(draws, self.spec.vocab_size, self.placement.to_device)
+        choice, ops = Choice.of(draws, self.spec.vocab_size), self.placement.ops
+        found = outcomes(self._rows[rows], tensors, where, choice, pick=ops.pick, adjust=ops.adjusted)
+        return samples_of(self.placement.to_host(found).wait().tolist(), draws, positions)
 
     def copy_block(self, source: int, target: int) -> None:
         self._kv[:, :, target] = self._kv[:, :, source]
@@ -135,12 +133,11 @@ class TorchRun(DecodeRun):
         self._engine = engine
         self._sessions = [own(step) for step in steps]
         self._ahead = [draw.position - step.session.position for draw, step in zip(draws, steps, strict=True)]
+        self._draws = list(draws)
         self._in_flight: deque[tuple[Arrival, list[int]]] = deque()
         engine.decode.end()
         engine.reserve(self._sessions, [1] * len(steps))
-        engine.decode.begin(
-            self._sessions, [step.token_ids[0] for step in steps], [draw.params for draw in draws]
-        )
+        engine.decode.begin(self._sessions, [step.token_ids[0] for step in steps], draws)
         self._go()
 
     @property
@@ -156,23 +153,14 @@ class TorchRun(DecodeRun):
 
     def take(self) -> list[Sample]:
         arrival, positions = self._in_flight.popleft()
-        token_ids, peaks = arrival.wait()
-        return samples_of(token_ids, peaks, positions)
+        return samples_of(arrival.wait().tolist(), self._draws, positions)
 
     def _go(self) -> None:
         positions = [s.position + ahead for s, ahead in zip(self._sessions, self._ahead, strict=True)]
-        arrival = self._engine.placement.to_host(*self._engine.decode.advance(self._sessions))
+        arrival = self._engine.placement.to_host(self._engine.decode.advance(self._sessions))
         for session in self._sessions:
             session.advance(1)
         self._in_flight.append((arrival, positions))
-
-
-def samples_of(token_ids: Tensor, peaks: Tensor, positions: Sequence[int]) -> list[Sample]:
-    """Tokens that have come to the host; raises NumericError where a row's largest logit is no finite number."""
-    for peak, position in zip(peaks.numpy(), positions, strict=True):
-        if not math.isfinite(peak):
-            require_finite_peak(np.array([peak], np.float32), position)
-    return [Sample(int(token_id), None) for token_id in token_ids.tolist()]
 
 
 def _new_cache(spec: ModelSpec, n_blocks: int, dtype: torch.dtype, device: torch.device) -> Tensor:

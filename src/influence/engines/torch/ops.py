@@ -18,6 +18,8 @@ from dataclasses import dataclass
 
 import torch
 from influence.engines.paging import BLOCK_SIZE as BLOCK_SIZE
+from influence.engines.torch.adjusting import adjusted
+from influence.engines.torch.choosing import pick
 from influence.engines.torch.matrices import Heads, Linear, Matrix, Norm, dense
 from influence.models.spec import Activation, Rope
 from torch import Tensor
@@ -251,6 +253,8 @@ class Ops:
     linear_residual: Callable[..., Tensor] = linear_residual
     gate_up: Callable[..., Tensor] = gate_up
     normed: Callable[..., Tensor] = normed
+    pick: Callable[..., Tensor] = pick
+    adjusted: Callable[..., Tensor] = adjusted
 
 
 PLAIN = Ops()

@@ -47,13 +47,13 @@ def captured(step: Run) -> Run:
 class Arrival:
     """Host memory that a copy is on its way to."""
 
-    tensors: tuple[Tensor, ...]
+    tensor: Tensor
     event: Any = None  # None: it is there
 
-    def wait(self) -> tuple[Tensor, ...]:
+    def wait(self) -> Tensor:
         if self.event is not None:
             self.event.synchronize()
-        return self.tensors
+        return self.tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,16 +73,15 @@ class Placement:
             return host.pin_memory().to(self.device, non_blocking=True)
         return host.to(self.device)
 
-    def to_host(self, *tensors: Tensor) -> Arrival:
-        """Copies that go on while the device computes what comes after."""
+    def to_host(self, tensor: Tensor) -> Arrival:
+        """A copy that goes on while the device computes what comes after."""
         if not self.pins_memory:
-            return Arrival(tuple(tensor.to("cpu", copy=True) for tensor in tensors))
-        targets = tuple(torch.empty(t.shape, dtype=t.dtype, pin_memory=True) for t in tensors)
-        for target, tensor in zip(targets, tensors, strict=True):
-            target.copy_(tensor, non_blocking=True)
+            return Arrival(tensor.to("cpu", copy=True))
+        target = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+        target.copy_(tensor, non_blocking=True)
         event = torch.cuda.Event()
         event.record()
-        return Arrival(targets, event)
+        return Arrival(target, event)
 
 
 def on_cpu() -> Placement:
