@@ -30,6 +30,7 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime.driver import driver
 from triton.runtime.jit import JITFunction
 
+from influence.engines.torch.choosing import DrawTensors
 from influence.engines.torch.matrices import GroupedMatrix, Heads, Linear, Matrix, Norm, PackedMatrix
 from influence.engines.torch.quantize import MatrixFormat, converted
 from influence.engines.torch.triton import launch
@@ -111,6 +112,8 @@ def steps() -> Iterator[tuple[str, Callable[[], object]]]:
         "one token, float32 logits",
         lambda: TRITON.norm_linear(x_of(1), norm_of(HIDDEN), head(), torch.float32),
     )
+    yield "draw of 128k", lambda: draw(filtered=False)
+    yield "filtered draw of 128k", lambda: draw(filtered=True)
     yield "decode at 2048", lambda: attend(1, HEAD_DIM)
     yield "decode of 16 heads to one, 128 wide", lambda: attend(1, 128, n_heads=16, n_kv_heads=1)
     yield "chunk of 16, 128 wide, split", lambda: attend(16, 128)
@@ -145,6 +148,11 @@ def attend(
     tables = torch.zeros(1, 32, dtype=torch.int32)
     starts, lengths = torch.tensor([0, n], dtype=torch.int32), torch.tensor([2048], dtype=torch.int32)
     TRITON.paged_attention(q, kv, tables, starts, lengths, 0.1, window, softcap)
+
+
+def draw(filtered: bool) -> None:
+    draws = DrawTensors.empty(8, torch.device("cpu"))
+    TRITON.pick(torch.empty(8, 128256), draws, torch.zeros(8, dtype=torch.int64), filtered)
 
 
 def x_of(n: int) -> torch.Tensor:

@@ -3,6 +3,7 @@
     table       which kernel takes a step, by how many tokens it has
     products    gemv (one row) and matmul (several) through matrices of every format; rows (norms, activations)
     heads       rope (qk-norm, rope, cache) and attention (paged, split, decodes and chunks together)
+    choices     the token drawn from a row (drawing)
     tiles       how each format is loaded and becomes numbers
     activations the row that meets a matrix: norm, rounding; the MLP's functions
     splits      sums of columns that are cut among programs, in a fixed order
