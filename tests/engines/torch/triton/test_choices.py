@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -15,7 +17,7 @@ from influence.engines.torch.triton.choices import pick
 from support.kernel_device import DEVICE
 
 BLOCK = drawing.BLOCK.value
-FILTERS = [
+FILTERS: list[dict[str, Any]] = [
     {},
     {"top_k": 1},
     {"top_k": 40},
