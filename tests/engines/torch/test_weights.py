@@ -32,7 +32,9 @@ def test_q_k_and_v_are_stacked_and_so_are_gate_and_up(dtype: DType) -> None:
 def test_a_tied_head_is_the_embedding_itself() -> None:
     spec = small_spec()
     loaded = load_weights(spec, random_weights(spec, Extras(tied=True)), CPU)
-    assert loaded.head.weight is loaded.embed
+    assert loaded.head.weight.data_ptr() == loaded.embed.data_ptr()
+    part = load_weights(spec, random_weights(spec, Extras(tied=True)), CPU, tied_rows=slice(7, 20))
+    assert part.head.weight.data_ptr() == part.embed[7].data_ptr() and part.head.weight.shape == (13, 24)
 
 
 def test_a_projection_that_lies_with_gaps_in_a_fused_one_arrives_whole() -> None:

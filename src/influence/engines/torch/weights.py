@@ -54,7 +54,7 @@ class DeviceWeights:
     embed: Tensor  # (vocab_size, hidden_size)
     layers: tuple[Layer, ...]
     final_norm: Norm | None
-    head: Linear  # the embedding itself where they are tied and stored
+    head: Linear  # the embedding's own memory where they are tied and stored
     dtype: torch.dtype  # of the matrices, and of the activations that meet them
 
 
@@ -69,10 +69,14 @@ def head_format(form: MatrixFormat) -> MatrixFormat:
 
 
 def load_weights(
-    spec: ModelSpec, weights: Weights, device: torch.device, form: MatrixFormat = "stored"
+    spec: ModelSpec,
+    weights: Weights,
+    device: torch.device,
+    form: MatrixFormat = "stored",
+    tied_rows: slice = slice(None),
 ) -> DeviceWeights:
-    """All weights on the device, in that format."""
-    return _Loader(spec, device, compute_dtype(weights), form).load(weights)
+    """All weights on the device, in that format; `tied_rows` are those of the embedding that a tied head has."""
+    return _Loader(spec, device, compute_dtype(weights), form).load(weights, tied_rows)
 
 
 class _Loader:
@@ -80,17 +84,15 @@ class _Loader:
         self._spec, self._device, self._dtype, self._form = spec, device, dtype, form
         self._buffers = StagingBuffers(pinned=device.type == "cuda")
 
-    def load(self, weights: Weights) -> DeviceWeights:
+    def load(self, weights: Weights, tied_rows: slice) -> DeviceWeights:
         outer = weights.outer
         embed = self._stacked(outer, ("embed",))
-        head = self._stacked(outer, ("lm_head",)) if "lm_head" in outer else embed
+        head = self._stacked(outer, ("lm_head",)) if "lm_head" in outer else embed[tied_rows]
         loaded = DeviceWeights(
             embed=embed,
             layers=tuple(self._layer(slots) for slots in weights.layers),
             final_norm=self._norm(outer, "final_norm"),
-            head=Linear(
-                converted(head, head_format(self._form)), self._bias(outer, ("lm_head",), len(embed))
-            ),
+            head=Linear(converted(head, head_format(self._form)), self._bias(outer, ("lm_head",), len(head))),
             dtype=self._dtype,
         )
         self._buffers.finish()
