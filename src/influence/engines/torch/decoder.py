@@ -1,19 +1,22 @@
 """The blocks of `models/spec.py` over a batch of tokens: which op, in which order, on which weights.
 
 It knows shapes and the spec, but no device, session or graph: whatever runs it
-gives a `Batch` of tensors and takes hidden states or logits.
+gives a `Batch` of tensors and takes hidden states or logits. Where several
+ranks each have a part of the weights it says where the parts meet; its spec
+then is the rank's own.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
+from influence.engines.torch.group import ALONE, Group
 from influence.engines.torch.matrices import Heads, Linear, Norm
-from influence.engines.torch.ops import Ops, softcapped
+from influence.engines.torch.ops import Ops, normed, softcapped
 from influence.engines.torch.weights import DeviceWeights, Layer
 from influence.models.rope import rope_frequencies
-from influence.models.spec import ModelSpec
+from influence.models.spec import ModelSpec, Rope
 from torch import Tensor
 
 
@@ -35,8 +38,8 @@ class Batch:
 class Decoder:
     """The arithmetic of one spec over weights that lie on one device."""
 
-    def __init__(self, spec: ModelSpec, weights: DeviceWeights, ops: Ops) -> None:
-        self._spec, self._weights, self._ops = spec, weights, ops
+    def __init__(self, spec: ModelSpec, weights: DeviceWeights, ops: Ops, group: Group = ALONE) -> None:
+        self._spec, self._weights, self._ops, self._group = spec, weights, ops, group
         self._heads = Heads(spec.n_heads, spec.n_kv_heads, spec.head_dim, spec.qk_norm)
         # No kind of rope has a factor that depends on the context.
         self._factors = [rope_frequencies(rope, 1)[1] for rope in spec.ropes]
@@ -53,6 +56,7 @@ class Decoder:
         """(n, hidden_size) -> (n, vocab_size) float32."""
         weights, spec = self._weights, self._spec
         y = self._ops.norm_linear(x, weights.final_norm, weights.head, torch.float32)
+        y = self._group.side_by_side(y, spec.vocab_size)
         return softcapped(y * spec.logit_scale, spec.logit_softcap)
 
     def _block(
@@ -64,21 +68,29 @@ class Decoder:
         kv: Tensor,
         turns: list[tuple[Tensor, Tensor]],
     ) -> Tensor:
-        scale = self._spec.residual_scale
-        attended = self._attention(x, index, layer, batch, kv, turns)
-        after = self._add(x, attended, layer.o, layer.attn_post_norm, scale)
-        f, norm = (
-            (x, layer.ffn_norm or layer.attn_norm) if self._spec.parallel_block else (after, layer.ffn_norm)
-        )
-        inner = self._ops.gate_up(f, norm, layer.up, self._spec.activation, self._spec.gated_mlp)
-        return self._add(after, inner, layer.down, layer.ffn_post_norm, scale)
+        spec, attended = self._spec, self._attention(x, index, layer, batch, kv, turns)
+        if not spec.parallel_block:
+            x = self._add(x, attended, layer.o, layer.attn_post_norm)
+            inner = self._ops.gate_up(x, layer.ffn_norm, layer.up, spec.activation, spec.gated_mlp)
+            return self._add(x, inner, layer.down, layer.ffn_post_norm)
+        norm = layer.ffn_norm or layer.attn_norm
+        inner = self._ops.gate_up(x, norm, layer.up, spec.activation, spec.gated_mlp)
+        if layer.attn_post_norm is None and layer.ffn_post_norm is None:  # both terms meet at once
+            x = self._term(self._group.share(x), attended, layer.o)
+            return self._group.summed(self._term(x, inner, layer.down))
+        x = self._add(x, attended, layer.o, layer.attn_post_norm)
+        return self._add(x, inner, layer.down, layer.ffn_post_norm)
 
-    def _add(self, x: Tensor, y: Tensor, linear: Linear, post_norm: Norm | None, scale: float) -> Tensor:
-        """x + scale * post_norm(linear(y))"""
+    def _add(self, x: Tensor, y: Tensor, linear: Linear, post_norm: Norm | None) -> Tensor:
+        """x + residual_scale * post_norm(linear(y))"""
         if post_norm is None:
-            return self._ops.linear_residual(y, linear.weight, linear.bias, x, scale)
-        y = self._ops.linear_residual(y, linear.weight, linear.bias, None)
-        return torch.add(x, self._ops.normed(y, post_norm), alpha=scale)
+            return self._group.summed(self._term(self._group.share(x), y, linear))
+        y = self._group.summed(self._ops.linear_residual(y, linear.weight, linear.bias, None))
+        return torch.add(x, self._ops.normed(y, post_norm), alpha=self._spec.residual_scale)
+
+    def _term(self, x: Tensor, y: Tensor, linear: Linear) -> Tensor:
+        """x + residual_scale * linear(y), of which each rank has a term."""
+        return self._ops.linear_residual(y, linear.weight, linear.bias, x, self._spec.residual_scale)
 
     def _attention(
         self,
@@ -93,7 +105,8 @@ class Decoder:
         spec = self._spec
         which = spec.layer_rope[index]
         rope, (cos, sin) = (None, (None, None)) if which is None else (spec.ropes[which], turns[which])
-        q = self._ops.project_heads(
+        project = self._project_together if self._norms_over_ranks else self._ops.project_heads
+        q = project(
             x,
             layer.attn_norm,
             layer.qkv,
@@ -117,6 +130,35 @@ class Decoder:
             spec.attention_softcap,
         )
         return attended.reshape(len(x), -1)
+
+    @property
+    def _norms_over_ranks(self) -> bool:
+        """Whether q and k are normed over more heads than are here."""
+        return self._spec.qk_norm == "full" and self._group.size > 1
+
+    def _project_together(
+        self,
+        x: Tensor,
+        norm: Norm | None,
+        weights: Linear,
+        cos: Tensor | None,
+        sin: Tensor | None,
+        rope: Rope | None,
+        kv: Tensor,
+        slots: Tensor,
+        heads: Heads,
+        q_norm: Norm | None,
+        k_norm: Norm | None,
+    ) -> Tensor:
+        """As `ops.project_heads`."""
+        qkv = self._ops.norm_linear(x, norm, weights)
+        q, k, v = qkv.split([self._spec.q_dim, self._spec.kv_dim, self._spec.kv_dim], dim=-1)
+        q, k = normed(q, q_norm, self._group.mean), normed(k, k_norm, self._group.mean)
+        qkv = torch.cat([q.to(v.dtype), k.to(v.dtype), v], dim=-1)
+        store: Tensor = self._ops.rope_and_store(
+            qkv, cos, sin, rope, kv, slots, replace(heads, qk_norm="none")
+        )
+        return store
 
     def _turns(self, batch: Batch, rope: int) -> tuple[Tensor, Tensor]:
         """cos and sin, each (n, rotary_dim / 2); angles in float32, as transformers has them."""

@@ -29,14 +29,19 @@ from torch.nn import functional
 _WIDE_ROWS = 4096
 
 
-def normed(x: Tensor, norm: Norm | None) -> Tensor:
+def mean(x: Tensor) -> Tensor:
+    """Over the last axis, (..., size) -> (..., 1)."""
+    return x.mean(dim=-1, keepdim=True)
+
+
+def normed(x: Tensor, norm: Norm | None, mean: Callable[[Tensor], Tensor] = mean) -> Tensor:
     """The norm over the last axis, in float32; x itself where there is none. (..., size) -> (..., size)"""
     if norm is None:
         return x
     y = x.float()
     if norm.kind == "layer":
-        y = y - y.mean(dim=-1, keepdim=True)
-    y = y * torch.rsqrt(y.square().mean(dim=-1, keepdim=True) + norm.eps) * (norm.weight + norm.offset)
+        y = y - mean(y)
+    y = y * torch.rsqrt(mean(y.square()) + norm.eps) * (norm.weight + norm.offset)
     return y if norm.bias is None else y + norm.bias
 
 
@@ -249,6 +254,7 @@ class Ops:
     reads_used_blocks: bool = False
     norm_linear: Callable[..., Tensor] = norm_linear
     project_heads: Callable[..., Tensor] = project_heads
+    rope_and_store: Callable[..., Tensor] = rope_and_store
     paged_attention: Callable[..., Tensor] = paged_attention
     linear_residual: Callable[..., Tensor] = linear_residual
     gate_up: Callable[..., Tensor] = gate_up

@@ -92,6 +92,7 @@ TRITON = ops.Ops(
     reads_used_blocks=True,
     norm_linear=norm_linear,
     project_heads=project_heads,
+    rope_and_store=heads_kernels.rope_and_store,
     paged_attention=heads_kernels.paged_attention,
     linear_residual=linear_residual,
     gate_up=gate_up,
