@@ -194,6 +194,7 @@ class DecodeStep:
             outcomes(logits, draws, buffers.positions + 1, choice, pick=ops.pick, adjust=ops.adjusted)
         )
         buffers.token_ids.copy_(found[:, 0])
+        self._placement.group.agree(buffers.token_ids)
         buffers.positions.add_(buffers.is_used)
         if choice.adjusts and draws.adjustments is not None:
             draws.adjustments.count(buffers.token_ids, buffers.is_used)

@@ -36,13 +36,17 @@ class TorchEngine(PagedEngine):
         *,
         n_blocks: Callable[[], int],
         form: MatrixFormat = "stored",
+        tied_rows: slice = slice(None),
     ) -> None:
-        """Takes all its memory now; `n_blocks`, of the cache, is asked when the weights have theirs. Raises OutOfMemory."""
+        """Takes all its memory now; `n_blocks`, of the cache, is asked when the weights have theirs. Raises OutOfMemory.
+
+        `tied_rows` are those of the embedding that this device has of a tied head.
+        """
         self.spec = spec
         self.placement = placement
         self.tokens_per_step = placement.tokens_per_step
         try:
-            loaded = load_weights(spec, weights, placement.device, form)
+            loaded = load_weights(spec, weights, placement.device, form, tied_rows)
             n = n_blocks()
             self._kv = _new_cache(spec, n, loaded.dtype, placement.device)
         except torch.OutOfMemoryError as error:
@@ -51,7 +55,7 @@ class TorchEngine(PagedEngine):
         self.pool = BlockPool(n, block_bytes(spec, loaded.dtype))
         self.kv_identity = f"torch {placement.device.type} {loaded.dtype} {form}"
         self.description = f"torch {placement.name}" + ("" if form == "stored" else f", {form} weights")
-        self._decoder = Decoder(spec, loaded, placement.ops)
+        self._decoder = Decoder(spec, loaded, placement.ops, placement.group)
         self.decode = DecodeStep(spec, self._decoder, self._kv, n, placement)
         self._rows = torch.empty(0, spec.vocab_size)
 
@@ -73,6 +77,23 @@ class TorchEngine(PagedEngine):
         else:
             self._rows = self._pass_by_pass(steps)
         return len(self._rows)
+
+    def begin(
+        self, sessions: Sequence[TorchSession], token_ids: Sequence[int], draws: Sequence[Draw]
+    ) -> None:
+        """A run of decode steps: these tokens go in at the next `advance`, and each chosen one after it."""
+        self.decode.begin(sessions, token_ids, draws)
+
+    def advance(self, sessions: Sequence[TorchSession]) -> Arrival:
+        """Launch the next step of what was begun; what comes of each row is on its way here.
+
+        Raises InvalidParameter if another step ended the run.
+        """
+        return self.placement.to_host(self.decode.advance(sessions))
+
+    def arrived(self, arrival: Arrival) -> Tensor:
+        """What was launched, when it is there."""
+        return arrival.wait()
 
     def _pass_by_pass(self, steps: Sequence[Step]) -> Tensor:
         rows = [torch.empty(0, self.spec.vocab_size, device=self.placement.device)]
@@ -106,7 +127,7 @@ class TorchEngine(PagedEngine):
 
     def read_blocks(self, blocks: Sequence[int]) -> Blocks:
         held = self._kv[:, :, list(blocks)].movedim(2, 0).contiguous().cpu()
-        return np.asarray(held.view(torch.uint8).numpy()).reshape(len(blocks), self.pool.block_bytes)
+        return np.asarray(held.view(torch.uint8).flatten(1).numpy())
 
     def write_blocks(self, blocks: Sequence[int], rows: Blocks) -> None:
         held = torch.from_numpy(np.array(rows).reshape(-1)).view(self._dtype)
@@ -137,7 +158,7 @@ class TorchRun(DecodeRun):
         self._in_flight: deque[tuple[Arrival, list[int]]] = deque()
         engine.decode.end()
         engine.reserve(self._sessions, [1] * len(steps))
-        engine.decode.begin(self._sessions, [step.token_ids[0] for step in steps], draws)
+        engine.begin(self._sessions, [step.token_ids[0] for step in steps], draws)
         self._go()
 
     @property
@@ -153,11 +174,11 @@ class TorchRun(DecodeRun):
 
     def take(self) -> list[Sample]:
         arrival, positions = self._in_flight.popleft()
-        return samples_of(arrival.wait().tolist(), self._draws, positions)
+        return samples_of(self._engine.arrived(arrival).tolist(), self._draws, positions)
 
     def _go(self) -> None:
         positions = [s.position + ahead for s, ahead in zip(self._sessions, self._ahead, strict=True)]
-        arrival = self._engine.placement.to_host(self._engine.decode.advance(self._sessions))
+        arrival = self._engine.advance(self._sessions)
         for session in self._sessions:
             session.advance(1)
         self._in_flight.append((arrival, positions))

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from influence.engines.torch.group import ALONE, Group
 from influence.engines.torch.ops import PLAIN, Ops
 from torch import Tensor
 
@@ -37,7 +38,8 @@ def captured(step: Run) -> Run:
             step()
     torch.cuda.current_stream().wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    # Only this thread's calls count: another may ask meanwhile how NCCL is getting on.
+    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
         step()
     replay: Run = graph.replay
     return replay
@@ -67,6 +69,7 @@ class Placement:
     pins_memory: bool = False  # host memory that copies to and from the device overlap with
     samples_on_device: bool = True
     tokens_per_step: int = 256  # as `Engine.tokens_per_step`
+    group: Group = ALONE  # the ranks that run the model together, of which this is one
 
     def to_device(self, host: Tensor) -> Tensor:
         if self.pins_memory:
