@@ -112,17 +112,10 @@ def load_engine(
     if taken != "cpu":
         _refuse_cpu_choices(taken, threads=threads, kernels=kernels, kv_type=kv_type)
         from influence.engines.torch import devices as torch_devices
+        from influence.engines.torch.memory import Room
 
-        return torch_devices.load(
-            model,
-            taken,
-            device_index,
-            context=context,
-            n_sessions=n_sessions,
-            kv_bytes=kv_bytes,
-            memory_bytes=gpu_memory,
-            form=weights,
-        )
+        room = Room(context, n_sessions, kv_bytes, gpu_memory)
+        return torch_devices.load(model, taken, device_index, room, weights)
     if kv_bytes is None and n_sessions > 1:
         kv_bytes = shared_kv_bytes(model, n_sessions, context, kv_type)
     kv_bytes = _checked_kv_bytes(model, context, n_positions, kv_bytes, kv_type)

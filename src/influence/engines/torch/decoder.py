@@ -11,9 +11,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import torch
-from influence.engines.torch.group import ALONE, Group
 from influence.engines.torch.matrices import Heads, Linear, Norm
 from influence.engines.torch.ops import Ops, normed, softcapped
+from influence.engines.torch.parallel.group import ALONE, Group
 from influence.engines.torch.weights import DeviceWeights, Layer
 from influence.models.rope import rope_frequencies
 from influence.models.spec import ModelSpec, Rope

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from influence.engines.torch.group import ALONE, Group
 from influence.engines.torch.ops import PLAIN, Ops
+from influence.engines.torch.parallel.group import ALONE, Group
 from torch import Tensor
 
 Run = Callable[[], None]

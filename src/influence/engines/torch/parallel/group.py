@@ -22,7 +22,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from influence.engines.torch import ops
-from influence.engines.torch.cuts import runs
+from influence.engines.torch.parallel.cuts import runs
 from torch import Tensor
 from torch.nn import functional
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 pytest.importorskip("torch", reason="needs torch: pip install 'influence[torch]'")
 
-from influence.engines.torch.cuts import Cut, cut, runs
+from influence.engines.torch.parallel.cuts import Cut, cut, runs
 from influence.errors import InvalidParameter
 from influence.models.binding import Weights, slot_shape
 from influence.models.spec import ModelSpec
