@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import pytest
 
 from influence.engines.base import Engine
+from influence.errors import InvalidParameter
 from influence.models.binding import Weights
 from influence.models.spec import ModelSpec
 
 WHY_NOT = "needs torch: pip install 'influence[torch]'"
 
-# On torch's CPU device: the plain path, and what Metal would choose. `make test-gpu` adds the GPU.
-NAMES = ("torch-cpu", "torch-metal", *(("torch-gpu",) if os.environ.get("INFLUENCE_TEST_GPU") else ()))
+# On torch's CPU device: the plain path, what Metal would choose, and two processes. `make test-gpu` adds the GPU.
+NAMES = (
+    "torch-cpu",
+    "torch-metal",
+    "torch-2-ranks",
+    *(("torch-gpu",) if os.environ.get("INFLUENCE_TEST_GPU") else ()),
+)
 
 
 def make(name: str, spec: ModelSpec, weights: Weights) -> Engine:
@@ -24,12 +32,45 @@ def make(name: str, spec: ModelSpec, weights: Weights) -> Engine:
     from influence.engines.torch.engine import TorchEngine
 
     torch.set_num_threads(1)
+    if name == "torch-2-ranks":
+        return _on_ranks(spec, weights)
     where = {
         "torch-cpu": placement.on_cpu,
         "torch-metal": lambda: placement.on_metal(torch.device("cpu")),
         "torch-gpu": lambda: _gpu(torch, placement),
     }[name]()
     return TorchEngine(spec, weights, where, n_blocks=lambda: 16 * -(-spec.max_context // 64))
+
+
+def can_run(name: str, spec: ModelSpec) -> bool:
+    """Whether the engine of that name can run any weights of the spec: one head can't be shared out to two ranks."""
+    if name != "torch-2-ranks":
+        return True
+    from influence.engines.torch.parallel.cuts import cut
+
+    try:
+        cut(spec, 0, 2)
+    except InvalidParameter:
+        return False
+    return True
+
+
+def _on_ranks(spec: ModelSpec, weights: Weights) -> Engine:
+    from influence.engines.torch.memory import Room
+    from influence.engines.torch.parallel.engine import TeamEngine
+
+    return TeamEngine(spec, weights, team_of(2), Room(context=None, n_sessions=16))
+
+
+@cache
+def team_of(n_ranks: int) -> Any:
+    """Ranks on the CPU, the same for all tests of a run: torch takes seconds to load."""
+    from influence.engines.torch.parallel.commands import RankDevice
+    from influence.engines.torch.parallel.team import Team
+
+    team = Team([RankDevice("cpu")] * n_ranks)
+    atexit.register(team.close)
+    return team
 
 
 def _gpu(torch: Any, placement: Any) -> Any:

@@ -31,6 +31,7 @@
     │   ├── DeviceUnavailable      the device asked for is not on this machine
     │   ├── ContextFull            the prompt does not fit the context
     │   ├── OutOfMemory            weights or KV cache do not fit the memory
+    │   ├── RankFailed             a process that runs a part of the model is gone, and so are its peers
     │   └── NumericError           the model computed NaN or infinity
     └── RequestError               what was asked for can't be done
         ├── InvalidParameter       a value out of its range
@@ -44,7 +45,14 @@ and the server (statuses) alone.
 """
 
 from influence.errors.base import InfluenceError
-from influence.errors.engine import ContextFull, DeviceUnavailable, EngineError, NumericError, OutOfMemory
+from influence.errors.engine import (
+    ContextFull,
+    DeviceUnavailable,
+    EngineError,
+    NumericError,
+    OutOfMemory,
+    RankFailed,
+)
 from influence.errors.hub import (
     DownloadFailed,
     EntryNotFound,
@@ -106,6 +114,7 @@ __all__ = [
     "OutOfMemory",
     "PortUnavailable",
     "RangeRefused",
+    "RankFailed",
     "RedirectRefused",
     "RequestError",
     "RevisionNotFound",

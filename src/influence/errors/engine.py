@@ -54,6 +54,13 @@ class OutOfMemory(EngineError):
         self.available_bytes = available_bytes
 
 
+class RankFailed(EngineError):
+    """One of the processes that share a model failed or ended, and all others were ended with it."""
+
+    def __init__(self, who: str, cause: str, *, hint: str = "") -> None:
+        super().__init__(f"{who} failed: {cause}", hint=hint or "start again, with fewer GPUs if it recurs")
+
+
 class NumericError(EngineError):
     """The model computed NaN or infinity; nothing was made up in its place."""
 

@@ -108,10 +108,14 @@ class DecodeStep:
 
     def advance(self, sessions: Sequence[TorchSession]) -> Tensor:
         """One step of what `begin` began: `outcomes`, (n, n_columns); valid until the next step."""
+        self.require_run_of(sessions)
         buffers, width = self._prepared(sessions)
-        if buffers is not self._current:
-            raise InvalidParameter("run", "ended by another step", "one that goes on")
         return self._run(buffers, width, buffers.choice)[: len(sessions)]
+
+    def require_run_of(self, sessions: Sequence[TorchSession]) -> None:
+        """Raise InvalidParameter unless `begin` began a run of these sessions, and nothing ended it."""
+        if self._current is None or self._current.sessions != tuple(sessions):
+            raise InvalidParameter("run", "ended by another step", "one that goes on")
 
     def end(self) -> None:
         """What `begin` began is over: its buffers may be used for other steps."""
