@@ -28,7 +28,7 @@ SIGNATURES = {
         "ChatTemplate.render": "self messages tools documents add_generation_prompt name variables",
     },
     "influence.engines.select": {
-        "load_engine": "model device device_index threads kernels context kv_bytes n_sessions gpu_memory kv_type weights packed_folder on_note",
+        "load_engine": "model device device_index tensor_parallel threads kernels context kv_bytes n_sessions gpu_memory kv_type weights packed_folder on_note",
         "devices": "",
     },
     "influence.engines.base": {

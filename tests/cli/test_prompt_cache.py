@@ -16,6 +16,7 @@ from influence.generation.prompt import encode_text
 OPTIONS = EngineOptions(
     device="cpu",
     device_index=0,
+    tensor_parallel=1,
     threads=1,
     kernels=None,
     context=256,

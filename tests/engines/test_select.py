@@ -46,7 +46,14 @@ def test_threads_and_kernels_are_handed_on(model: Model) -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"device_index": 1}, {"context": 0}, {"context": 1 << 40}, {"kernels": "abacus"}, {"threads": 0}],
+    [
+        {"device_index": 1},
+        {"context": 0},
+        {"context": 1 << 40},
+        {"kernels": "abacus"},
+        {"threads": 0},
+        {"tensor_parallel": 2},
+    ],
     ids=str,
 )
 def test_a_value_out_of_range_is_named(model: Model, wrong: dict[str, Any]) -> None:

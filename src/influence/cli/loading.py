@@ -119,6 +119,7 @@ def running(
         loaded.model,
         options.device,
         device_index=options.device_index,
+        tensor_parallel=options.tensor_parallel,
         threads=options.threads,
         kernels=options.kernels,
         context=context,

@@ -54,6 +54,7 @@ class EngineOptions:
 
     device: Device
     device_index: int
+    tensor_parallel: int  # GPUs
     gpu_memory: int | None  # bytes
     threads: int | None
     kernels: str | None
@@ -133,10 +134,18 @@ _ENGINE_OPTIONS = (
         help="Which GPU, if there are several.",
     ),
     click.option(
+        "--tensor-parallel",
+        metavar="N",
+        type=click.IntRange(min=1),
+        default=1,
+        show_default=True,
+        help="How many GPUs share the model, from --device-index on: each holds a part of every layer.",
+    ),
+    click.option(
         "--gpu-memory",
         metavar="SIZE",
         type=size,
-        help="The most that a GPU gives to weights and KV cache, as 20GB.  [default: 90 % of what is free]",
+        help="The most that each GPU gives to weights and KV cache, as 20GB.  [default: 90 % of what is free]",
     ),
     click.option(
         "--threads",

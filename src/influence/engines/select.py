@@ -84,6 +84,7 @@ def load_engine(
     device: Device = "auto",
     *,
     device_index: int = 0,
+    tensor_parallel: int = 1,
     threads: int | None = None,
     kernels: str | None = None,
     context: int | None = None,
@@ -103,11 +104,15 @@ def load_engine(
     kept in `packed_folder` if there is one; `on_note` is told if that fails, and
     which stay as they are stored. `kv_type` is how the CPU keeps keys and values, by default in 16 bits
     or as wide as the weights. `gpu_memory` bounds what a GPU gives, in bytes.
+    `tensor_parallel` is how many GPUs share the model, from `device_index` on;
+    `gpu_memory` and `kv_bytes` are then each one's.
 
-    Raises DeviceUnavailable, InvalidParameter (device_index, threads,
-    kernels, kv_type, context) and OutOfMemory, all before memory is taken.
+    Raises DeviceUnavailable, InvalidParameter (device_index, tensor_parallel,
+    threads, kernels, kv_type, context) and OutOfMemory, all before memory is
+    taken, and RankFailed.
     """
     taken = device_for(device, device_index)
+    _require_ranks(taken, device_index, tensor_parallel)
     n_positions = _checked_context(model.spec, context)
     if taken != "cpu":
         _refuse_cpu_choices(taken, threads=threads, kernels=kernels, kv_type=kv_type)
@@ -115,7 +120,7 @@ def load_engine(
         from influence.engines.torch.memory import Room
 
         room = Room(context, n_sessions, kv_bytes, gpu_memory)
-        return torch_devices.load(model, taken, device_index, room, weights)
+        return torch_devices.load(model, taken, device_index, room, weights, tensor_parallel)
     if kv_bytes is None and n_sessions > 1:
         kv_bytes = shared_kv_bytes(model, n_sessions, context, kv_type)
     kv_bytes = _checked_kv_bytes(model, context, n_positions, kv_bytes, kv_type)
@@ -260,6 +265,19 @@ def _require_gpu(name: gpus.GpuName, device_index: int) -> None:
     if problem:
         hint = f"{problem.hint}; or use --device cpu" if problem.hint else ""
         raise DeviceUnavailable(name, problem.reason, hint=hint)
+
+
+def _require_ranks(taken: str, device_index: int, n_ranks: int) -> None:
+    """Only CUDA devices share a model, and all of them must be there."""
+    if n_ranks == 1:
+        return
+    if taken != "cuda":
+        raise InvalidParameter("tensor_parallel", n_ranks, f"1 on {taken}: only CUDA devices share a model")
+    from influence.engines.torch import devices as torch_devices
+
+    reason, hint = torch_devices.ranks_problem(device_index, n_ranks)
+    if reason:
+        raise DeviceUnavailable(taken, reason, hint=hint)
 
 
 def _require_cpu(device_index: int) -> None:

@@ -6,9 +6,10 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="needs torch: pip install 'influence[torch]'")
 
-from influence.engines import gpus
+from influence.engines import gpus, select
 from influence.engines.torch import devices, placement
 from influence.engines.torch.memory import Room
+from influence.errors import DeviceUnavailable
 from influence.models.model import Model, open_model
 from support.checkpoints import BY_NAME, make_checkpoint
 
@@ -44,6 +45,22 @@ def test_an_index_out_of_range_is_told_with_the_range(monkeypatch: pytest.Monkey
     assert devices.problem("cuda", 1) == ("", "")
     reason, hint = devices.problem("cuda", 2)
     assert reason == "there is no GPU number 2" and "2 GPUs, numbers 0 to 1" in hint
+
+
+def test_ranks_need_a_gpu_each_and_what_they_meet_by(monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda_build(monkeypatch, 4)
+    monkeypatch.setattr(torch.distributed, "is_nccl_available", lambda: True)
+    assert devices.ranks_problem(0, 4) == devices.ranks_problem(2, 2) == ("", "")
+    reason, hint = devices.ranks_problem(2, 3)
+    assert reason == "3 GPUs from number 2 on were asked for" and "there are 4 GPUs, numbers 0 to 3" in hint
+    monkeypatch.setattr(torch.distributed, "is_nccl_available", lambda: False)
+    assert "has no NCCL" in devices.ranks_problem(0, 2)[0]
+
+
+def test_more_gpus_than_there_are_are_refused(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda_build(monkeypatch, 2)
+    with pytest.raises(DeviceUnavailable, match="3 GPUs from number 0 on were asked for"):
+        select.load_engine(model, "cuda", tensor_parallel=3)
 
 
 def test_metal_is_asked_for_its_build_its_gpu_and_its_only_number(monkeypatch: pytest.MonkeyPatch) -> None:

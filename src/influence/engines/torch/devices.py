@@ -6,9 +6,12 @@ import warnings
 from typing import Literal
 
 import torch
+import torch.distributed as dist
 from influence.engines.torch import placement
 from influence.engines.torch.engine import TorchEngine
 from influence.engines.torch.memory import Room, blocks_within
+from influence.engines.torch.parallel.commands import RankDevice
+from influence.engines.torch.parallel.engine import load_on_ranks
 from influence.engines.torch.placement import Placement
 from influence.engines.torch.quantize import MatrixFormat
 from influence.models.model import Model
@@ -49,12 +52,30 @@ def _metal_problem(index: int) -> tuple[str, str]:
 
 
 def _out_of_range(index: int, n_devices: int) -> tuple[str, str]:
-    there = "one GPU, number 0" if n_devices == 1 else f"{n_devices} GPUs, numbers 0 to {n_devices - 1}"
-    return f"there is no GPU number {index}", f"there is {there}: give --device-index"
+    return f"there is no GPU number {index}", f"there {_there(n_devices)}: give --device-index"
 
 
-def load(model: Model, name: GpuName, index: int, room: Room, form: MatrixFormat) -> TorchEngine:
-    """The model on a GPU that is usable, or OutOfMemory."""
+def _there(n_devices: int) -> str:
+    return "is one GPU, number 0" if n_devices == 1 else f"are {n_devices} GPUs, numbers 0 to {n_devices - 1}"
+
+
+def ranks_problem(index: int, n_ranks: int) -> tuple[str, str]:
+    """Why `n_ranks` CUDA devices from `index` on can't share a model, and what to do; two empty texts if they can."""
+    n_devices = torch.cuda.device_count()
+    if index + n_ranks > n_devices:
+        reason = f"{n_ranks} GPUs from number {index} on were asked for"
+        return reason, f"there {_there(n_devices)}: give a smaller --tensor-parallel or --device-index"
+    if not (dist.is_available() and dist.is_nccl_available()):
+        return f"this torch ({torch.__version__}) has no NCCL", "leave --tensor-parallel out"
+    return "", ""
+
+
+def load(
+    model: Model, name: GpuName, index: int, room: Room, form: MatrixFormat, n_ranks: int = 1
+) -> TorchEngine:
+    """The model on a GPU that is usable, or on several from that number on; raises OutOfMemory, and what those raise."""
+    if n_ranks > 1:
+        return load_on_ranks(model, [RankDevice("cuda", index + rank) for rank in range(n_ranks)], room, form)
     where = placement.on_cuda(index) if name == "cuda" else placement.on_metal()
     return load_on(model, where, room, form)
 

@@ -17,13 +17,21 @@ from influence.engines.torch.batching import TorchSession, own
 from influence.engines.torch.engine import TorchEngine, block_bytes
 from influence.engines.torch.memory import Room, blocks_within
 from influence.engines.torch.parallel import commands
-from influence.engines.torch.parallel.commands import Command, Load, SessionView, Unload, WeightsSource
+from influence.engines.torch.parallel.commands import (
+    Command,
+    Load,
+    RankDevice,
+    SessionView,
+    Unload,
+    WeightsSource,
+)
 from influence.engines.torch.parallel.cuts import cut
 from influence.engines.torch.parallel.group import PeerLost
 from influence.engines.torch.parallel.team import Team
 from influence.engines.torch.placement import Arrival, Placement
 from influence.engines.torch.quantize import MatrixFormat
 from influence.models.binding import Weights
+from influence.models.model import Model
 from influence.models.spec import ModelSpec
 from torch import Tensor
 
@@ -147,6 +155,27 @@ class TeamEngine(TorchEngine):
         fewest: int = min(n_blocks, *self._team.gather())
         self._team.tell(fewest)
         return fewest
+
+
+def load_on_ranks(
+    model: Model, devices: Sequence[RankDevice], room: Room, form: MatrixFormat = "stored"
+) -> TeamEngine:
+    """The model on these devices, this process on the first; each has that room. Raises what TeamEngine raises."""
+    cut(model.spec, 0, len(devices), form)  # what can't be is refused before a process is started
+    team = Team(devices)
+    try:
+        return TeamEngine(
+            model.spec,
+            model.weights,
+            team,
+            room,
+            form,
+            source=WeightsSource.of(model),
+            on_close=team.close,
+        )
+    except BaseException:
+        team.close()
+        raise
 
 
 def _views(sessions: Sequence[TorchSession]) -> list[SessionView]:

@@ -94,14 +94,14 @@ class Team:
         return replies
 
     @contextmanager
-    def guarded(self, limit_s: float = _STEP_LIMIT_S) -> Iterator[None]:
+    def guarded(self, limit_s: float | None = None) -> Iterator[None]:
         """For all that tells ranks or waits for a device: raises RankFailed if any of them is lost meanwhile.
 
         Our own errors pass, for they are raised where ranks are still in step.
         After any other the ranks are not, and all end.
         """
         self._require_whole()
-        self._deadline = time.monotonic() + limit_s
+        self._deadline = time.monotonic() + (_STEP_LIMIT_S if limit_s is None else limit_s)
         try:
             yield
         except InfluenceError:

@@ -1,0 +1,121 @@
+"""Ranks end together: whichever is lost, one error says which and why, and no process is left."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch", reason="needs torch: pip install 'influence[torch]'")
+
+from influence.engines.base import Engine, Step
+from influence.engines.torch.memory import Room
+from influence.engines.torch.parallel import team as team_module
+from influence.engines.torch.parallel.commands import CopyBlock, RankDevice, WeightsSource
+from influence.engines.torch.parallel.engine import TeamEngine, load_on_ranks
+from influence.engines.torch.parallel.team import Team
+from influence.errors import RankFailed
+from influence.models.model import Model, open_model
+from support.checkpoints import BY_NAME, make_checkpoint
+
+TWO = [RankDevice("cpu")] * 2
+WAIT_S = 60.0  # for what takes milliseconds on a machine that has nothing else to do
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="needs Linux to wait for any process")
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Model:
+    return open_model(make_checkpoint(BY_NAME["llama"], tmp_path))
+
+
+def all_end(process_ids: Sequence[int]) -> bool:
+    """Whether these processes are gone, or go soon; they need not be ours."""
+    for process_id in process_ids:
+        try:
+            descriptor = os.pidfd_open(process_id)
+        except ProcessLookupError:
+            continue
+        ended = select.select([descriptor], [], [], WAIT_S)[0]
+        os.close(descriptor)
+        if not ended:
+            return False
+    return True
+
+
+def step(engine: Engine) -> None:
+    engine.forward([Step(engine.new_session(64), [1, 2, 3])])
+    engine.logits()
+
+
+def test_a_rank_that_is_killed_is_named_and_ctrl_c_is_not_for_it(model: Model) -> None:
+    engine = load_on_ranks(model, TWO, Room(64, n_sessions=9))
+    [other] = engine._team.process_ids
+    os.kill(other, signal.SIGINT)
+    step(engine)
+    os.kill(other, signal.SIGKILL)
+    for _ in range(2):  # whoever asks again hears the same
+        with pytest.raises(RankFailed, match=r"rank 1 of 2 \(cpu\) failed: its process was ended by SIGKILL"):
+            while True:
+                step(engine)
+    assert all_end([other])
+    engine.close()
+    engine.close()
+
+
+def test_a_rank_that_can_not_load_tells_its_own_reason(model: Model) -> None:
+    team = Team(TWO)
+    source = replace(WeightsSource.of(model), fingerprint="of what was here before")
+    with pytest.raises(RankFailed, match=r"rank 1 of 2 .* failed: .*changed while it was loaded") as caught:
+        TeamEngine(model.spec, model.weights, team, Room(64), source=source)
+    assert caught.value.hint == "start again"
+    assert all_end(team.process_ids)
+    team.close()
+
+
+def test_a_rank_that_does_not_answer_is_given_up(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = load_on_ranks(model, TWO, Room(64))
+    [other] = engine._team.process_ids
+    monkeypatch.setattr(team_module, "_STEP_LIMIT_S", 0.0)
+    monkeypatch.setattr("influence.engines.torch.parallel.process._END_S", 0.0)
+    os.kill(other, signal.SIGSTOP)
+    with pytest.raises(RankFailed, match="one of 2 ranks failed: a step did not end in time"):
+        step(engine)
+    assert all_end([other])
+    engine.close()
+
+
+def test_a_rank_that_fails_in_a_step_fails_that_step(model: Model) -> None:
+    engine = load_on_ranks(model, TWO, Room(64))
+    engine._team.tell((engine._number, CopyBlock(0, 1 << 40)))
+    with pytest.raises(RankFailed, match=r"rank 1 of 2 \(cpu\) failed: IndexError"):
+        step(engine)
+    engine.close()
+
+
+PARENT = """
+import sys
+from influence.engines.torch.parallel.commands import RankDevice
+from influence.engines.torch.parallel.team import Team
+if __name__ == "__main__":
+    team = Team([RankDevice("cpu")] * 2)
+    print(*team.process_ids, flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_ranks_end_with_a_first_one_that_is_killed() -> None:
+    parent = subprocess.Popen([sys.executable, "-c", PARENT], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    with parent:
+        assert parent.stdout is not None
+        process_ids = [int(word) for word in parent.stdout.readline().split()]
+        assert len(process_ids) == 1
+        parent.kill()
+    assert all_end(process_ids)
