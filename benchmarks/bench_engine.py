@@ -154,10 +154,11 @@ def _ours(
 ) -> EngineBackend:
     if options.device == "cuda":
         from gpu_backend import GpuBackend
-        from influence.engines.torch import placement
+        from influence.engines.torch.parallel.commands import RankDevice
 
-        where = placement.on_cuda(options.device_index)
-        return GpuBackend(model, where, context=context, kv_positions=kv_positions, form=options.weights)
+        first = options.device_index
+        ranks = [RankDevice("cuda", index) for index in range(first, first + options.tensor_parallel)]
+        return GpuBackend(model, ranks, context=context, kv_positions=kv_positions, form=options.weights)
     return NativeBackend(
         model,
         threads=options.threads,
@@ -205,6 +206,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--device", choices=("cpu", "cuda"), default="cpu", help="where ours and transformers run")
     add("--device-index", type=int, default=0, metavar="N", help="which GPU")
+    add("--tensor-parallel", type=count, default=1, metavar="N", help="how many GPUs share our model")
     add(
         "--cache",
         type=Path,

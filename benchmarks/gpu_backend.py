@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -9,8 +10,11 @@ import torch
 
 from engine_backend import EngineBackend
 from influence.engines.paging import BLOCK_SIZE
+from influence.engines.torch.devices import load_on
 from influence.engines.torch.engine import TorchEngine
-from influence.engines.torch.placement import Placement
+from influence.engines.torch.memory import Room
+from influence.engines.torch.parallel.commands import RankDevice
+from influence.engines.torch.parallel.engine import load_on_ranks
 from influence.engines.torch.quantize import MatrixFormat
 from influence.models.model import Model
 
@@ -20,13 +24,22 @@ _BUFFER_BYTES = 4 << 30
 
 class GpuBackend(EngineBackend):
     def __init__(
-        self, model: Model, where: Placement, *, context: int, kv_positions: int, form: MatrixFormat
+        self,
+        model: Model,
+        ranks: Sequence[RankDevice],
+        *,
+        context: int,
+        kv_positions: int,
+        form: MatrixFormat,
     ) -> None:
         """Sequences of up to `context` tokens, `kv_positions` in all, whatever length the model was trained on."""
-        spec = replace(model.spec, max_context=max(model.spec.max_context, context))
+        longer = replace(model, spec=replace(model.spec, max_context=max(model.spec.max_context, context)))
         # Each sequence may leave its last block nearly empty.
-        n_blocks = 2 * -(-kv_positions // BLOCK_SIZE)
-        engine = TorchEngine(spec, model.weights, where, n_blocks=lambda: n_blocks, form=form)
+        room = Room(BLOCK_SIZE, n_sessions=2 * -(-kv_positions // BLOCK_SIZE))
+        if len(ranks) > 1:
+            engine: TorchEngine = load_on_ranks(longer, ranks, room, form)
+        else:
+            engine = load_on(longer, ranks[0].placement(), room, form)
         super().__init__(engine, context)
 
 

@@ -100,11 +100,11 @@ def test_our_engine_holds_all_the_streams_of_its_largest_case(
 def test_an_engine_on_torch_decodes_ahead_what_it_appends_step_by_step(tmp_path: Path) -> None:
     pytest.importorskip("torch", reason="needs torch: pip install 'influence[torch]'")
     from gpu_backend import GpuBackend
-    from influence.engines.torch import placement
+    from influence.engines.torch.parallel.commands import RankDevice
 
     write_model(SHAPES["tiny"] | {"max_position_embeddings": 64}, tmp_path)
     model = open_model(tmp_path)
-    backend = GpuBackend(model, placement.on_cpu(), context=70, kv_positions=140, form="stored")
+    backend = GpuBackend(model, [RankDevice("cpu")], context=70, kv_positions=140, form="stored")
     backend.reset(2)
     ids = backend.append([[1, 2, 3], [4, 5, 6]])
     decoded = backend.decode(ids, 5)

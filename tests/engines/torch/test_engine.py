@@ -135,6 +135,25 @@ def test_a_step_has_as_many_tokens_as_the_placement_says() -> None:
     assert TorchEngine(SPEC, random_weights(SPEC), where, n_blocks=lambda: 1).tokens_per_step == 700
 
 
+def test_whichever_thread_runs_the_engine_its_launches_go_to_the_engine_s_gpu(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each thread has a current device of its own, and the generator's is not the one that loaded the model."""
+    taken: list[object] = []
+    monkeypatch.setattr(torch.cuda, "set_device", taken.append)
+    placement.Placement("the second GPU", torch.device("cuda", 1)).take()
+    assert taken == [torch.device("cuda", 1)]
+    engine = engine_of(random_weights(SPEC))
+    monkeypatch.setattr(placement.Placement, "take", lambda self: taken.append("took it"))
+    session = engine.new_session(64)
+    engine.forward([Step(session, [1])])
+    engine.sample([Draw(0, 1, GREEDY, n_logprobs=-1)])
+    run = engine.decode_ahead([Step(session, [1])], [Draw(0, 2, GREEDY, n_logprobs=-1)])
+    assert run is not None
+    run.launch()
+    assert taken[1:] == ["took it"] * 5  # forward, sample, begin, two steps
+
+
 def test_metal_chooses_on_the_host_and_asks_for_nothing_of_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("Event", "Stream", "CUDAGraph", "graph", "current_stream"):
         monkeypatch.setattr(torch.cuda, name, None)

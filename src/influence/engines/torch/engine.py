@@ -70,6 +70,7 @@ class TorchEngine(PagedEngine):
         return TorchRun(self, steps, draws)
 
     def run(self, steps: Sequence[Step]) -> int:
+        self.placement.take()
         self.decode.end()
         if all(len(step.token_ids) == 1 and step.n_logits == 1 for step in steps) and steps:
             sessions = [own(step) for step in steps]
@@ -82,6 +83,7 @@ class TorchEngine(PagedEngine):
         self, sessions: Sequence[TorchSession], token_ids: Sequence[int], draws: Sequence[Draw]
     ) -> None:
         """A run of decode steps: these tokens go in at the next `advance`, and each chosen one after it."""
+        self.placement.take()
         self.decode.begin(sessions, token_ids, draws)
 
     def advance(self, sessions: Sequence[TorchSession]) -> Arrival:
@@ -89,6 +91,7 @@ class TorchEngine(PagedEngine):
 
         Raises InvalidParameter if another step ended the run.
         """
+        self.placement.take()
         return self.placement.to_host(self.decode.advance(sessions))
 
     def arrived(self, arrival: Arrival) -> Tensor:
@@ -108,6 +111,7 @@ class TorchEngine(PagedEngine):
         return np.asarray(self._rows.cpu().numpy())
 
     def sample(self, draws: Sequence[Draw]) -> list[Sample]:
+        self.placement.take()
         if self.placement.samples_on_device:
             return self._sample_on_device(draws)
         rows = self._rows[torch.tensor([draw.row for draw in draws])].cpu().numpy()

@@ -71,6 +71,11 @@ class Placement:
     tokens_per_step: int = 256  # as `Engine.tokens_per_step`
     group: Group = ALONE  # the ranks that run the model together, of which this is one
 
+    def take(self) -> None:
+        """What this thread launches goes to this device from now on; each thread has one of its own, at first the first."""
+        if self.device.type == "cuda":
+            torch.cuda.set_device(self.device)
+
     def to_device(self, host: Tensor) -> Tensor:
         if self.pins_memory:
             return host.pin_memory().to(self.device, non_blocking=True)
@@ -99,11 +104,11 @@ def on_metal(device: torch.device | None = None) -> Placement:
 
 
 def on_cuda(index: int) -> Placement:
-    device = torch.device("cuda", index)
-    torch.cuda.set_device(device)
-    ops = cuda_ops()
+    device, ops = torch.device("cuda", index), cuda_ops()
     name = f"cuda:{index} ({torch.cuda.get_device_name(index)}), {ops.name} kernels"
-    return Placement(name, device, ops, captured, pins_memory=True, tokens_per_step=_CUDA_TOKENS)
+    where = Placement(name, device, ops, captured, pins_memory=True, tokens_per_step=_CUDA_TOKENS)
+    where.take()
+    return where
 
 
 def cuda_ops() -> Ops:

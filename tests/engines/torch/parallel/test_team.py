@@ -111,11 +111,18 @@ if __name__ == "__main__":
 """
 
 
-def test_ranks_end_with_a_first_one_that_is_killed() -> None:
-    parent = subprocess.Popen([sys.executable, "-c", PARENT], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+def test_ranks_end_with_a_first_one_that_is_killed_and_leave_nothing(tmp_path: Path) -> None:
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+    )
     with parent:
         assert parent.stdout is not None
         process_ids = [int(word) for word in parent.stdout.readline().split()]
         assert len(process_ids) == 1
+        assert len(list(tmp_path.iterdir())) == 1
         parent.kill()
     assert all_end(process_ids)
+    assert list(tmp_path.iterdir()) == []

@@ -24,6 +24,7 @@ import torch.distributed as dist
 from influence.engines.torch import ops
 from influence.engines.torch.parallel.cuts import runs
 from torch import Tensor
+from torch.distributed.distributed_c10d import AllgatherOptions
 from torch.nn import functional
 
 # Between two collectives may lie another rank's loading; whoever watches the processes ends a wait for the dead.
@@ -87,6 +88,8 @@ class RankGroup(Group):
     def share(self, x: Tensor) -> Tensor:
         return x if self.rank == 0 else torch.zeros_like(x)
 
+    # A collective that is not asynchronous runs on the current stream, as a kernel does.
+
     def summed(self, part: Tensor) -> Tensor:
         whole, options = part.float(), dist.AllreduceOptions()
         options.asyncOp = False
@@ -97,7 +100,9 @@ class RankGroup(Group):
         widths = [run.stop - run.start for run in runs(n_columns, self.size)]
         padded = functional.pad(part, (0, max(widths) - part.shape[1]))
         gathered = padded.new_empty(self.size * len(part), max(widths))
-        self._do(lambda: self._collectives._allgather_base(gathered, padded))
+        options = AllgatherOptions()
+        options.asyncOp = False
+        self._do(lambda: self._collectives._allgather_base(gathered, padded, options))
         parts = gathered.view(self.size, len(part), -1)
         return torch.cat([one[:, :width] for one, width in zip(parts, widths, strict=True)], dim=1)
 

@@ -21,14 +21,15 @@ _END_S = 5.0  # a rank ends at once; one that does not is killed
 class RankProcess:
     """One of the ranks after the first."""
 
-    def __init__(self, rank: int) -> None:
+    def __init__(self, rank: int, folder: str) -> None:
+        """`folder` goes with the last of us."""
         self.rank = rank
         self.connection: Connection
         self.connection, theirs = pipe()
         module = "influence.engines.torch.parallel.worker"
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", module, str(theirs.fileno())],
+                [sys.executable, "-P", "-m", module, str(theirs.fileno()), folder],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,  # ours is for data
                 pass_fds=[theirs.fileno()],

@@ -51,7 +51,7 @@ class Team:
         self._failed = threading.Event()
         self._deadline = math.inf
         self._folder = tempfile.TemporaryDirectory(prefix="influence-", ignore_cleanup_errors=True)
-        self._processes = [RankProcess(rank) for rank in range(1, len(devices))]
+        self._processes = [RankProcess(rank, self._folder.name) for rank in range(1, len(devices))]
         self._replies: dict[int, SimpleQueue[Any]] = {one.rank: SimpleQueue() for one in self._processes}
         self._thread = threading.Thread(target=self._watch, name="influence-ranks", daemon=True)
         self._thread.start()
@@ -170,10 +170,10 @@ class Team:
             self._failure = failure
         for process in self._processes:
             process.end()
-        self._group.leave()
         self._failed.set()
         for replies in self._replies.values():
             replies.put(_LOST)
+        self._group.leave()
 
     # In the thread.
 
