@@ -5,7 +5,9 @@
 It runs the launches of one decode and one prompt step, of every format, under a
 driver that compiles what it is asked to launch: the same types, constants and
 alignments as on a GPU, down to machine code by ptxas. Exits with 1 if a kernel
-spills registers or takes more shared memory than a program may have there.
+spills registers or takes more shared memory than a program may have there. The
+longest loop of a product of one row, by the weights that it multiplies, is what
+`docs/log.md` predicts speed from.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -33,7 +35,9 @@ from triton.runtime.jit import JITFunction
 from influence.engines.torch.choosing import DrawTensors
 from influence.engines.torch.matrices import GroupedMatrix, Heads, Linear, Matrix, Norm, PackedMatrix
 from influence.engines.torch.quantize import MatrixFormat, converted
-from influence.engines.torch.triton import launch
+from influence.engines.torch.triton import launch, operands
+from influence.engines.torch.triton.formats import Weights
+from influence.engines.torch.triton.splits import Work
 from influence.engines.torch.triton.table import TRITON
 from influence.models.spec import Rope
 
@@ -41,6 +45,7 @@ from influence.models.spec import Rope
 CHIPS = {80: 163 * 1024, 89: 99 * 1024, 90: 227 * 1024}
 FORMATS: tuple[MatrixFormat, ...] = ("stored", "q8", "q4", "packed")
 OBJDUMP = Path(triton.__path__[0]) / "backends" / "nvidia" / "bin" / "cuobjdump"
+INSTRUCTION_BYTES = 16
 
 HIDDEN, INTERMEDIATE, HEAD_DIM = 2048, 5632, 64  # TinyLlama-1.1B's
 HEADS = Heads(n_heads=32, n_kv_heads=4, head_dim=HEAD_DIM)
@@ -57,6 +62,8 @@ class Built:
     registers: int
     spilled_bytes: int
     instructions: Counter[str]
+    loop: int  # instructions of the longest loop
+    loop_weights: float  # that a thread multiplies in a pass of it, in a product of one row; else 0
     sass: str
 
 
@@ -78,11 +85,12 @@ class CompileOnly:
 
 def kernels(chip: int, only: list[str] | None) -> Iterator[Built]:
     """Every kernel that the steps below launch, or those of some, each once."""
-    compiled: list[tuple[str, tuple[int, ...], Any]] = []
+    compiled: list[tuple[str, tuple[int, ...], float, Any]] = []
 
     def compile_instead(self: Any, grid: tuple[int, ...]) -> Callable[..., Any]:
         def run(*args: Any, **options: Any) -> None:
-            compiled.append((self.__name__, grid, self.run(*args, grid=grid, warmup=True, **options)))
+            kernel = self.run(*args, grid=grid, warmup=True, **options)
+            compiled.append((self.__name__, grid, weights_of_a_pass(grid, args), kernel))
 
         return run
 
@@ -95,10 +103,10 @@ def kernels(chip: int, only: list[str] | None) -> Iterator[Built]:
         if only and step not in only:
             continue
         run()
-        for name, grid, kernel in compiled:
+        for name, grid, n_weights, kernel in compiled:
             if kernel.hash not in known:
                 known.add(kernel.hash)
-                yield described(step, name, grid, kernel)
+                yield described(step, name, grid, n_weights, kernel)
         compiled.clear()
 
 
@@ -181,13 +189,34 @@ def matrix(form: MatrixFormat, n_rows: int, n_cols: int) -> Matrix:
     return of_rows(row)
 
 
-def described(step: str, name: str, grid: tuple[int, ...], kernel: Any) -> Built:
+def weights_of_a_pass(grid: tuple[int, ...], args: Sequence[Any]) -> float:
+    """That a thread multiplies in each pass of a product of one row; 0 for other kernels."""
+    matrix = next((one for one in args if isinstance(one, Weights)), None)
+    work = next((one for one in args if isinstance(one, Work)), None)
+    if matrix is None or work is None or len(grid) != 2:
+        return 0
+    chunks_of_a_thread = work.BLOCK_ROWS.value * work.CHUNKS.value / operands.THREADS
+    return float(chunks_of_a_thread * matrix.n_cols / matrix.n_chunks)
+
+
+def longest_loop(code: Sequence[tuple[int, str, str]]) -> int:
+    """Instructions between a jump back and where it leads, of the longest such way."""
+    lengths = [0]
+    for address, opcode, operand in code:
+        target = re.search(r"0x([0-9a-f]+)", operand)
+        if opcode.startswith("BRA") and target and int(target[1], 16) < address:
+            lengths.append((address - int(target[1], 16)) // INSTRUCTION_BYTES + 1)
+    return max(lengths)
+
+
+def described(step: str, name: str, grid: tuple[int, ...], n_weights: float, kernel: Any) -> Built:
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(kernel.asm["cubin"])
         file.flush()
         usage = dumped("--dump-resource-usage", file.name)
         sass = dumped("--dump-sass", file.name)
-    opcodes = re.findall(r"/\*[0-9a-f]{4,5}\*/\s+(?:@!?U?P\d+\s+)?([A-Z][A-Z0-9_.]*)", sass)
+    found = re.findall(r"/\*([0-9a-f]{4,5})\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_.]*)([^;]*);", sass)
+    code = [(int(address, 16), opcode, operand) for address, opcode, operand in found]
     return Built(
         name=name.removesuffix("_kernel"),
         step=step,
@@ -195,7 +224,9 @@ def described(step: str, name: str, grid: tuple[int, ...], kernel: Any) -> Built
         shared_bytes=kernel.metadata.shared,
         registers=number(usage, "REG"),
         spilled_bytes=number(usage, "LOCAL"),
-        instructions=Counter(opcodes),
+        instructions=Counter(opcode for _, opcode, _ in code),
+        loop=longest_loop(code),
+        loop_weights=n_weights,
         sass=sass,
     )
 
@@ -217,7 +248,8 @@ def row(built: Built) -> str:
     wide = sum(n for opcode, n in built.instructions.items() if opcode.startswith("LDG") and "128" in opcode)
     return (
         f"{built.name:<16} {built.step:<44} {built.grid!s:<15} {built.registers:>4} {built.spilled_bytes:>6}"
-        f" {built.shared_bytes:>7} {wide:>6} {built.instructions.total():>6}"
+        f" {built.shared_bytes:>7} {wide:>6} {built.instructions.total():>6} {built.loop:>6}"
+        + (f" {built.loop / built.loop_weights:>9.1f}" if built.loop_weights else f" {'':>9}")
     )
 
 
@@ -228,7 +260,7 @@ def main() -> int:
     parser.add_argument("--sass", type=Path, help="a folder for the machine code of each kernel")
     arguments = parser.parse_args()
     print(f"sm_{arguments.chip}, triton {triton.__version__}")
-    print(f"{'kernel':<16} {'step':<44} {'grid':<15} regs spills  shared 16-byte instr")
+    print(f"{'kernel':<16} {'step':<44} {'grid':<15} regs spills  shared 16-byte  instr   loop a weight")
     misfits = 0
     for built in kernels(arguments.chip, arguments.only):
         print(row(built), "" if is_fit(built, arguments.chip) else "  DOES NOT FIT", flush=True)

@@ -4,7 +4,8 @@
     products    gemv (one row) and matmul (several) through matrices of every format; rows (norms, activations)
     heads       rope (qk-norm, rope, cache) and attention (paged, split, decodes and chunks together)
     choices     the token drawn from a row (drawing)
-    tiles       how each format is loaded and becomes numbers
+    formats     a matrix as kernels take it, and how its weights become numbers
+    tiles       tiles of a matrix and of the row that meets them; integers for q8 and q4
     activations the row that meets a matrix: norm, rounding; the MLP's functions
     splits      sums of columns that are cut among programs, in a fixed order
     operands    tensors and grids as kernels take them

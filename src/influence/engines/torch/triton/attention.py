@@ -38,7 +38,7 @@ import triton
 import triton.language as tl
 
 from influence.engines.torch.triton.activations import tanh
-from influence.engines.torch.triton.tiles import prefetch, product
+from influence.engines.torch.triton.formats import prefetch, product
 
 LOG2_E = tl.constexpr(1.4426950408889634)
 LEAST_BLOCKS = tl.constexpr(2)  # of the cache, in a part

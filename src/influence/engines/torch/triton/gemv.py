@@ -29,7 +29,7 @@ import triton.language as tl
 from influence.engines.torch.triton.activations import activated, load_activations, row_statistics
 from influence.engines.torch.triton.rope import cache_offset, dimensions_of_pair, turned_pair
 from influence.engines.torch.triton.splits import part_of_row, sum_of_splits
-from influence.engines.torch.triton.tiles import columns_of, has_far, load_tile, tile_sums
+from influence.engines.torch.triton.tiles import load_tile, met_by, tile_sums
 
 
 @triton.jit
@@ -141,14 +141,9 @@ def row_sums(x_ptr, norm, matrix, rows, mask, work):
             rare += rare_sums(x_ptr, norm, statistics, matrix, rows, mask)
     sums = tl.zeros([work.BLOCK_ROWS, work.CHUNKS], tl.float32)
     for first in range(begin, end, work.CHUNKS):
-        column = columns_of(first, matrix, work.CHUNKS)
-        near = load_activations(x_ptr, norm, statistics, column, column < matrix.n_cols, matrix.DTYPE)
-        far = near
-        if has_far(matrix.FORMAT):
-            column += matrix.WIDTH
-            far = load_activations(x_ptr, norm, statistics, column, column < matrix.n_cols, matrix.DTYPE)
+        near, far, scale = met_by(x_ptr, norm, statistics, first, matrix, work.CHUNKS)
         next_a, next_b, next_c = load_tile(matrix, rows, mask, first + work.CHUNKS, end, work.CHUNKS)
-        sums += tile_sums(a, b, c, near, far, matrix)
+        sums += tile_sums(a, b, c, near, far, scale, matrix)
         a, b, c = next_a, next_b, next_c
     return sum_of_splits(tl.sum(sums, 1) + rare, rows, mask, matrix.n_rows, split, tl.program_id(0), work)
 

@@ -10,10 +10,10 @@ from functools import cache
 from typing import Any
 
 import torch
-from influence.engines.torch.triton import tiles
+from influence.engines.torch.triton import formats
 from torch import Tensor
 
-INTERPRETED = tiles.INTERPRETED.value
+INTERPRETED = formats.INTERPRETED.value
 
 # Row tiles of a launch at most; each has a counter of the programs that arrived.
 MAX_TILES = 1 << 16

@@ -24,8 +24,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from influence.engines.torch.triton.splits import part_of_row, sum_of_splits
-from influence.engines.torch.triton.tiles import (
+from influence.engines.torch.triton.formats import (
     has_far,
     prefetch,
     product,
@@ -33,6 +32,7 @@ from influence.engines.torch.triton.tiles import (
     signed_to_float,
     unpacked,
 )
+from influence.engines.torch.triton.splits import part_of_row, sum_of_splits
 
 PREFETCHED = tl.constexpr(4)  # cache lines of each row: 32 kB of a program
 

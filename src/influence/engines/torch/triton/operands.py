@@ -11,13 +11,17 @@ import torch
 from influence.engines.torch.matrices import Q4_VALUES, GroupedMatrix, Matrix, Norm, PackedMatrix
 from influence.engines.torch.triton import launch
 from influence.engines.torch.triton.activations import NormArguments
+from influence.engines.torch.triton.formats import Weights
 from influence.engines.torch.triton.splits import Work
-from influence.engines.torch.triton.tiles import Weights
 from torch import Tensor
 
 LOAD_BYTES = 16  # of a thread at once
 THREADS = 128  # of a program
-LOADS = 4  # of each thread, in flight together
+LOADS = 4  # of each thread, in flight together; with the next four
+# Chunks that a thread has in a tile. Packed ones have three loads each: six in flight are no harm. Where
+# activations become whole numbers more rows share that work.
+_CHUNKS_OF_A_THREAD = {"dense": LOADS, "q8": 2 * LOADS, "q4": 2 * LOADS, "packed": LOADS // 2}
+
 MAX_SPLITS = 8  # with more, reading partial sums back costs what the split wins
 
 # Bytes in flight are latency times bandwidth: 700 ns x 4.2 TB/s / 132 multiprocessors = 22 kB, and a
@@ -31,6 +35,7 @@ BATCH_PROGRAMS_PER_MULTIPROCESSOR = 2
 
 # Chunks of a row that a tile may span; the first fills 128 threads with one row.
 _CHUNKS = (128, 64, 32)
+_GROUPED_CHUNKS = (64, 32)
 
 _DTYPES = {torch.float32: tl.float32, torch.float16: tl.float16, torch.bfloat16: tl.bfloat16}
 _NO_NORM = NormArguments(None, None, 0.0, 0.0, tl.constexpr("none"))
@@ -67,8 +72,8 @@ def _weights(
 
 @cache
 def q4_table(device: torch.device) -> Tensor:
-    """What each code stands for, (16,) float32."""
-    return torch.tensor(Q4_VALUES, dtype=torch.float32, device=device)
+    """What the codes stand for, (4,) int32: Q4_WORDS."""
+    return torch.tensor(Q4_VALUES, dtype=torch.int8).view(torch.int32).to(device)
 
 
 def norm(norm: Norm | None) -> NormArguments:
@@ -80,9 +85,9 @@ def norm(norm: Norm | None) -> NormArguments:
 
 def work(matrix: Weights, device: torch.device) -> tuple[tuple[int, int], Work]:
     """The grid of a product with one row, and how it is cut: by shape and device alone."""
-    loads_per_chunk = 2 if matrix.FORMAT.value == "packed" else 1  # it has three: six in flight are no harm
-    n_chunks = min(_CHUNKS, key=lambda n: (triton.cdiv(matrix.n_chunks, n) * n, -n))
-    block_rows = triton.next_power_of_2(LOADS * THREADS // (n_chunks * loads_per_chunk))
+    widths = _GROUPED_CHUNKS if matrix.FORMAT.value in ("q8", "q4") else _CHUNKS
+    n_chunks = min(widths, key=lambda n: (triton.cdiv(matrix.n_chunks, n) * n, -n))
+    block_rows = max(1, _CHUNKS_OF_A_THREAD[matrix.FORMAT.value] * THREADS // n_chunks)
     n_tiles = triton.cdiv(matrix.n_rows, block_rows)
     wanted = PROGRAMS_PER_MULTIPROCESSOR * launch.multiprocessors(device)
     n_splits = _splits(wanted, n_tiles, triton.cdiv(matrix.n_chunks, n_chunks))
