@@ -35,6 +35,10 @@ class Batch:
     ]  # of each rope: (rotary_dim / 2,), or (n, rotary_dim / 2) if sessions differ
 
 
+# What a block adds to the residual, before its projection: of it each rank has a part.
+_Term = tuple[Tensor, Linear, Norm | None]
+
+
 class Decoder:
     """The arithmetic of one spec over weights that lie on one device."""
 
@@ -68,29 +72,28 @@ class Decoder:
         kv: Tensor,
         turns: list[tuple[Tensor, Tensor]],
     ) -> Tensor:
-        spec, attended = self._spec, self._attention(x, index, layer, batch, kv, turns)
+        spec = self._spec
+        attention = self._attention(x, index, layer, batch, kv, turns), layer.o, layer.attn_post_norm
         if not spec.parallel_block:
-            x = self._add(x, attended, layer.o, layer.attn_post_norm)
-            inner = self._ops.gate_up(x, layer.ffn_norm, layer.up, spec.activation, spec.gated_mlp)
-            return self._add(x, inner, layer.down, layer.ffn_post_norm)
-        norm = layer.ffn_norm or layer.attn_norm
+            x = self._plus(x, attention)
+        norm = layer.ffn_norm or (layer.attn_norm if spec.parallel_block else None)
         inner = self._ops.gate_up(x, norm, layer.up, spec.activation, spec.gated_mlp)
-        if layer.attn_post_norm is None and layer.ffn_post_norm is None:  # both terms meet at once
-            x = self._term(self._group.share(x), attended, layer.o)
-            return self._group.summed(self._term(x, inner, layer.down))
-        x = self._add(x, attended, layer.o, layer.attn_post_norm)
-        return self._add(x, inner, layer.down, layer.ffn_post_norm)
+        mlp = inner, layer.down, layer.ffn_post_norm
+        return self._plus(x, attention, mlp) if spec.parallel_block else self._plus(x, mlp)
 
-    def _add(self, x: Tensor, y: Tensor, linear: Linear, post_norm: Norm | None) -> Tensor:
-        """x + residual_scale * post_norm(linear(y))"""
-        if post_norm is None:
-            return self._group.summed(self._term(self._group.share(x), y, linear))
-        y = self._group.summed(self._ops.linear_residual(y, linear.weight, linear.bias, None))
-        return torch.add(x, self._ops.normed(y, post_norm), alpha=self._spec.residual_scale)
-
-    def _term(self, x: Tensor, y: Tensor, linear: Linear) -> Tensor:
-        """x + residual_scale * linear(y), of which each rank has a term."""
-        return self._ops.linear_residual(y, linear.weight, linear.bias, x, self._spec.residual_scale)
+    def _plus(self, x: Tensor, *terms: _Term) -> Tensor:
+        """x + residual_scale * post_norm(linear(y)), summed over the terms; those without a norm meet at once."""
+        scale, plain = self._spec.residual_scale, [term for term in terms if term[2] is None]
+        if plain:
+            x = self._group.share(x)
+            for y, linear, _ in plain:
+                x = self._ops.linear_residual(y, linear.weight, linear.bias, x, scale)
+            x = self._group.summed(x)
+        for y, linear, norm in terms:
+            if norm is not None:
+                y = self._group.summed(self._ops.linear_residual(y, linear.weight, linear.bias, None))
+                x = torch.add(x, self._ops.normed(y, norm), alpha=scale)
+        return x
 
     def _attention(
         self,

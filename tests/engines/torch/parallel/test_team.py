@@ -11,10 +11,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 
 pytest.importorskip("torch", reason="needs torch: pip install 'influence[torch]'")
 
+from influence import demo
 from influence.engines.base import Engine, Step
 from influence.engines.torch.memory import Room
 from influence.engines.torch.parallel import team as team_module
@@ -22,7 +24,10 @@ from influence.engines.torch.parallel.commands import CopyBlock, RankDevice, Wei
 from influence.engines.torch.parallel.engine import TeamEngine, load_on_ranks
 from influence.engines.torch.parallel.team import Team
 from influence.errors import RankFailed
+from influence.generation.generator import Generator
+from influence.generation.params import GenerationParams
 from influence.models.model import Model, open_model
+from influence.text.tokenizer import Tokenizer
 from support.checkpoints import BY_NAME, make_checkpoint
 
 TWO = [RankDevice("cpu")] * 2
@@ -55,16 +60,18 @@ def step(engine: Engine) -> None:
     engine.logits()
 
 
-def test_a_rank_that_is_killed_is_named_and_ctrl_c_is_not_for_it(model: Model) -> None:
-    engine = load_on_ranks(model, TWO, Room(64, n_sessions=9))
+def test_a_rank_that_is_killed_ends_requests_with_its_name_and_ctrl_c_is_not_for_it() -> None:
+    model, tokenizer = open_model(demo.folder()), Tokenizer.load(demo.folder())
+    engine, params = load_on_ranks(model, TWO, Room(512)), GenerationParams(max_tokens=500, ignore_eos=True)
     [other] = engine._team.process_ids
-    os.kill(other, signal.SIGINT)
-    step(engine)
-    os.kill(other, signal.SIGKILL)
-    for _ in range(2):  # whoever asks again hears the same
-        with pytest.raises(RankFailed, match=r"rank 1 of 2 \(cpu\) failed: its process was ended by SIGKILL"):
-            while True:
-                step(engine)
+    with Generator(engine, tokenizer, frozenset()) as generator:
+        os.kill(other, signal.SIGINT)
+        stream = generator.submit([1, 2, 3], params)
+        next(iter(stream))
+        os.kill(other, signal.SIGKILL)
+        for one in (stream, generator.submit([1, 2, 3], params)):  # whoever asks again hears the same
+            with pytest.raises(RankFailed, match=r"rank 1 of 2 \(cpu\) failed: .* was ended by SIGKILL"):
+                one.collect()
     assert all_end([other])
     engine.close()
     engine.close()
@@ -92,8 +99,13 @@ def test_a_rank_that_does_not_answer_is_given_up(model: Model, monkeypatch: pyte
     engine.close()
 
 
-def test_a_rank_that_fails_in_a_step_fails_that_step(model: Model) -> None:
+def test_a_rank_that_fails_in_a_step_fails_that_step_and_none_can_be_reached_from_outside(
+    model: Model,
+) -> None:
     engine = load_on_ranks(model, TWO, Room(64))
+    [other] = engine._team.process_ids
+    listening = [one for one in psutil.Process(other).net_connections() if one.status == psutil.CONN_LISTEN]
+    assert {one.laddr.ip for one in listening} <= {"127.0.0.1"}
     engine._team.tell((engine._number, CopyBlock(0, 1 << 40)))
     with pytest.raises(RankFailed, match=r"rank 1 of 2 \(cpu\) failed: IndexError"):
         step(engine)

@@ -69,7 +69,7 @@ class Group:
         """x becomes rank 0's."""
 
     def leave(self) -> None:
-        """No more collectives; those under way end, whatever they give."""
+        """No more collectives; those under way end, whatever they give. Idempotent; for any thread."""
 
 
 ALONE = Group()
@@ -80,7 +80,7 @@ class RankGroup(Group):
 
     def __init__(self, rank: int, size: int, meeting: Path, device: torch.device) -> None:
         """Waits for all others; `meeting` is a file that is not there yet. Raises PeerLost."""
-        self.rank, self.size = rank, size
+        self.rank, self.size, self._has_left = rank, size, False
         connect = _nccl if device.type == "cuda" else _gloo
         self._collectives = _done(lambda: connect(rank, size, meeting))
         self.summed(torch.zeros(1, device=device))  # connects, and takes the memory that this needs
@@ -116,7 +116,9 @@ class RankGroup(Group):
         self._do(lambda: self._collectives.broadcast([x], options))
 
     def leave(self) -> None:
-        self._collectives.abort()
+        if not self._has_left:
+            self._has_left = True
+            self._collectives.abort()
 
     def _do(self, begin: Callable[[], Any]) -> None:
         """A collective; on a GPU this orders streams and waits for nobody."""

@@ -13,7 +13,6 @@ import subprocess
 import sys
 from multiprocessing.connection import Connection
 from multiprocessing.connection import Pipe as pipe
-from typing import Any
 
 _END_S = 5.0  # a rank ends at once; one that does not is killed
 
@@ -40,9 +39,9 @@ class RankProcess:
     def process_id(self) -> int:
         return self._process.pid
 
-    def tell(self, message: Any) -> None:
+    def tell(self, pickled: bytes) -> None:
         """Raises OSError if the process is gone."""
-        self.connection.send(message)
+        self.connection.send_bytes(pickled)
 
     def last_words(self) -> str:
         """How a process ended that is silent."""

@@ -8,6 +8,7 @@ raises one RankFailed that says which and why. So nobody waits for the dead.
 from __future__ import annotations
 
 import math
+import pickle
 import tempfile
 import threading
 import time
@@ -76,11 +77,14 @@ class Team:
 
     def tell(self, message: Any) -> None:
         """All other ranks."""
-        self.tell_each([message] * len(self._processes))
+        self._send([pickle.dumps(message)] * len(self._processes))
 
     def tell_each(self, messages: Sequence[Any]) -> None:
         """Each of the others its own."""
-        for process, message in zip(self._processes, messages, strict=True):
+        self._send([pickle.dumps(message) for message in messages])
+
+    def _send(self, pickled: Sequence[bytes]) -> None:
+        for process, message in zip(self._processes, pickled, strict=True):
             try:
                 process.tell(message)
             except OSError as error:
