@@ -121,3 +121,11 @@ def test_the_time_to_wait_follows_the_recent_ends_within_bounds() -> None:
     for i in range(100):
         rate.add(1000 + 10.0 * i)
     assert rate.retry_after_s(1000 + 10.0 * 100) == pytest.approx(10, rel=0.1)
+
+
+def test_a_generator_whose_engine_can_run_nothing_any_more_is_not_alive() -> None:
+    class Broken(FakeEngine):
+        is_usable = False  # type: ignore[assignment]
+
+    with running(Broken()) as generator:
+        assert not generator.facts().is_alive

@@ -188,6 +188,11 @@ class Engine(ABC):
         """
         return None
 
+    @property
+    def is_usable(self) -> bool:
+        """False once nothing can be run any more, because a part of the engine is gone. For any thread."""
+        return True
+
     @abstractmethod
     def close(self) -> None:
         """Release weights, cache and threads. Idempotent."""

@@ -35,7 +35,7 @@ class GeneratorFacts:
 
     loop: LoopFacts
     n_unfinished: int  # submitted, and without a terminal event
-    is_alive: bool  # False once closed, or ended by a defect: every request is refused
+    is_alive: bool  # False once closed, ended by a defect, or without its engine: every request fails
     stalled_s: float  # since a step was completed though there is work; 0 without work
 
     @property

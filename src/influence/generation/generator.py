@@ -150,7 +150,7 @@ class Generator:
         return GeneratorFacts(
             loop=self._facts,
             n_unfinished=n_unfinished,
-            is_alive=not closing and self._thread.is_alive(),
+            is_alive=not closing and self._thread.is_alive() and self._engine.is_usable,
             stalled_s=max(0.0, self._clock() - since_s) if n_unfinished else 0.0,
         )
 

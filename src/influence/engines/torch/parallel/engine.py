@@ -136,6 +136,10 @@ class TeamEngine(TorchEngine):
             self._team.tell_each(told)
             super().write_blocks(blocks, first)
 
+    @property
+    def is_usable(self) -> bool:
+        return self._team.is_whole
+
     def close(self) -> None:
         if "decode" in self.__dict__ and self._team.is_whole:
             with suppress(PeerLost):

@@ -50,7 +50,7 @@ class RankProcess:
         except subprocess.TimeoutExpired:
             return "it no longer answers"
         if code < 0:
-            return f"its process was ended by {signal.Signals(-code).name}"
+            return f"its process was ended by signal {-code} ({signal.strsignal(-code)})"
         return f"its process ended with exit code {code}"
 
     def end(self) -> None:
