@@ -4,7 +4,8 @@
     python benchmarks/bench_engine.py --shape tinyllama-1.1b --against llama-cpp-python
     python benchmarks/bench_engine.py -m models/org_name --only decode,streams --threads 8
     python benchmarks/bench_engine.py --shape tinyllama-1.1b --weights q8 --against llama-cpp-python --gguf Q8_0.gguf
-    python benchmarks/bench_engine.py --shape tinyllama-1.1b --device cuda --against transformers
+    python benchmarks/bench_engine.py --shape tinyllama-1.1b --device cuda --against transformers --against compiled
+    python benchmarks/bench_engine.py --shape tiny --device torch-cpu --against transformers      a rehearsal of that
 
 README.md beside this file says what each number means.
 """
@@ -36,7 +37,13 @@ from read_probe import ReadProbe
 from report import Workload
 from runner import Runner
 
-PEERS = {"llama-cpp-python": "llama.cpp", "transformers": "transformers"}
+PEERS = {
+    "llama-cpp-python": "llama.cpp",
+    "transformers": "transformers",
+    "compiled": "transformers, compiled",
+}
+
+EXACT = ("stored", "packed")  # formats that change no weight
 
 
 def main() -> int:
@@ -61,17 +68,22 @@ def run(options: argparse.Namespace) -> None:
         prompt=options.prompt,
         new_tokens=options.new_tokens,
         depth=options.depth,
-        streams=options.streams,
+        streams=options.streams or ([1, 4, 8, 16] if options.device == "cpu" else [1, 8, 16, 64, 128]),
     )
     with ExitStack() as stack:
         model = open_model(options.model or random_model(options.shape, options.dtype, options.cache))
         stack.callback(model.checkpoint.close)
         read_once(model.checkpoint.files)
         packed = _packed(options, model)
+        ours = _ours(options, model, packed, cases)
+        stack.callback(ours.close)
         workload = Workload.of(model, options.shape or str(options.model), packed)
-        runners = _load(options, model, packed, cases, stack)
-        exact = packed is None or packed.exact
-        if exact and options.gguf is None:  # else two engines' own roundings of the weights
+        if ours.step_bytes is not None:
+            workload = workload.held_as(options.weights, ours.step_bytes)
+        runners = _load(options, model, ours, cases, stack)
+        if (
+            options.weights in EXACT and options.gguf is None
+        ):  # else two engines' own roundings of the weights
             for agreement in check_agreement(runners, model.spec.vocab_size, workload.stored_dtype):
                 print(agreement)
         if not options.check:
@@ -102,7 +114,7 @@ def _measure_all(
 
 def _probe(options: argparse.Namespace) -> Any:
     """Of the memory that the engine reads."""
-    if options.device == "cpu":
+    if options.device != "cuda":
         return ReadProbe(options.threads)
     from gpu_backend import GpuReadProbe
 
@@ -130,34 +142,33 @@ def _packed(options: argparse.Namespace, model: Model) -> PackedWeights | None:
 
 
 def _load(
-    options: argparse.Namespace,
-    model: Model,
-    packed: PackedWeights | None,
-    cases: Sequence[Case],
-    stack: ExitStack,
+    options: argparse.Namespace, model: Model, ours: EngineBackend, cases: Sequence[Case], stack: ExitStack
 ) -> dict[str, Timed]:
     """Ours and the peers, in the order of their turns."""
-    context = max(N_TOKENS, *(case.context for case in cases))
-    kv_positions = max(N_TOKENS, *(case.context * case.n_streams for case in cases))
-    ours = _ours(options, model, packed, context, kv_positions)
-    stack.callback(ours.close)
     runners: dict[str, Timed] = {OURS: Runner(ours)}
     for peer in options.against:
-        runner = _start_peer(peer, options, model, context)
+        runner = _start_peer(peer, options, model, _context(cases))
         stack.callback(runner.close)
         runners[PEERS[peer]] = runner
     return runners
 
 
+def _context(cases: Sequence[Case]) -> int:
+    """Positions that a sequence needs at most."""
+    return max(N_TOKENS, *(case.context for case in cases))
+
+
 def _ours(
-    options: argparse.Namespace, model: Model, packed: PackedWeights | None, context: int, kv_positions: int
+    options: argparse.Namespace, model: Model, packed: PackedWeights | None, cases: Sequence[Case]
 ) -> EngineBackend:
-    if options.device == "cuda":
+    context = _context(cases)
+    kv_positions = max(N_TOKENS, *(case.context * case.n_streams for case in cases))
+    if options.device != "cpu":
         from gpu_backend import GpuBackend
         from influence.engines.torch.parallel.commands import RankDevice
 
-        first = options.device_index
-        ranks = [RankDevice("cuda", index) for index in range(first, first + options.tensor_parallel)]
+        indices = range(options.device_index, options.device_index + options.tensor_parallel)
+        ranks = [RankDevice("cuda" if options.device == "cuda" else "cpu", index) for index in indices]
         return GpuBackend(model, ranks, context=context, kv_positions=kv_positions, form=options.weights)
     return NativeBackend(
         model,
@@ -171,10 +182,9 @@ def _ours(
 
 def _start_peer(peer: str, options: argparse.Namespace, model: Model, context: int) -> PeerRunner:
     settings: dict[str, object] = {"threads": options.threads, "context": context}
-    if peer == "transformers":
-        settings |= {"folder": str(model.folder), "device": options.device}
-        if options.device == "cuda":
-            settings["device"] = f"cuda:{options.device_index}"
+    if peer != "llama-cpp-python":
+        device = f"cuda:{options.device_index}" if options.device == "cuda" else "cpu"
+        settings |= {"folder": str(model.folder), "device": device, "compile": peer == "compiled"}
         return PeerRunner(options.peer_python, "peer_transformers.py", settings)
     gguf = options.gguf or gguf_of(model, options.cache)
     settings |= {
@@ -204,7 +214,12 @@ def _parser() -> argparse.ArgumentParser:
         default="bf16",
         help="of a random model (default: %(default)s)",
     )
-    add("--device", choices=("cpu", "cuda"), default="cpu", help="where ours and transformers run")
+    add(
+        "--device",
+        choices=("cpu", "cuda", "torch-cpu"),
+        default="cpu",
+        help="where ours and transformers run; torch-cpu: our GPU engine without a GPU, to rehearse a run on one",
+    )
     add("--device-index", type=int, default=0, metavar="N", help="which GPU")
     add("--tensor-parallel", type=count, default=1, metavar="N", help="how many GPUs share our model")
     add(
@@ -238,8 +253,7 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--streams",
         type=counts,
-        default=[1, 4, 8, 16],
-        help="sequences decoded together (default: 1,4,8,16)",
+        help="sequences decoded together (default: 1,4,8,16; on a GPU 1,8,16,64,128)",
     )
     add("--repeat", type=count, default=3, help="turns of each engine at each case (default: %(default)s)")
     add("--threads", type=count, default=machine.usable_cores(), help="default: the usable cores")

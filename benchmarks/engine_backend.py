@@ -18,6 +18,8 @@ class EngineBackend:
         self._context = context
         self._sessions: list[Session] = []
         self.vocab_size = engine.spec.vocab_size
+        # Weights that one forward reads; None where they are those of the files or of the packing.
+        self.step_bytes: int | None = None
         self.description = engine.description
 
     def reset(self, n_streams: int) -> None:

@@ -41,6 +41,7 @@ class GpuBackend(EngineBackend):
         else:
             engine = load_on(longer, ranks[0].placement(), room, form)
         super().__init__(engine, context)
+        self.step_bytes = engine.step_bytes
 
 
 class GpuReadProbe:

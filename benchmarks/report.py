@@ -8,7 +8,7 @@ import os
 import platform
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -43,6 +43,10 @@ class Workload:
             step_bytes=packed.size_bytes if packed else model.weights.size_bytes - looked_up,
             matrix_flop=2 * sum(tensor.array.size for tensor in tensors if tensor.array.ndim > 1),
         )
+
+    def held_as(self, form: str, step_bytes: int) -> Workload:
+        """The same, of an engine that holds the weights in its own way."""
+        return replace(self, dtype=self.dtype if form == "stored" else form, step_bytes=step_bytes)
 
 
 def describe_machine(threads: int) -> dict[str, Any]:

@@ -63,6 +63,15 @@ def test_weights_of_few_bits_give_nearly_the_same_logits(form: MatrixFormat, tol
     assert small.kv_identity != stored.kv_identity
 
 
+def test_a_step_s_bytes_are_those_of_the_matrices_as_they_are_held() -> None:
+    weights = random_weights(SPEC, Extras(dtype="BF16"))
+    matrices = [t for slots in weights.layers for t in slots.values() if t.array.ndim > 1]
+    stored = engine_of(weights)
+    head = weights.outer.get("lm_head", weights.outer["embed"])
+    assert stored.step_bytes == sum(t.size_bytes for t in [*matrices, head])
+    assert engine_of(weights, "q4").step_bytes < engine_of(weights, "q8").step_bytes
+
+
 def test_a_long_prompt_goes_in_several_passes(monkeypatch: pytest.MonkeyPatch) -> None:
     weights = random_weights(SPEC)
     whole = rows_of(engine_of(weights), prompt(150))

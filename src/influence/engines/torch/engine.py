@@ -55,6 +55,7 @@ class TorchEngine(PagedEngine):
         self.pool = BlockPool(n, block_bytes(spec, loaded.dtype))
         self.kv_identity = f"torch {placement.device.type} {loaded.dtype} {form}"
         self.description = f"torch {placement.name}" + ("" if form == "stored" else f", {form} weights")
+        self.step_bytes = loaded.step_bytes
         self._decoder = Decoder(spec, loaded, placement.ops, placement.group)
         self.decode = DecodeStep(spec, self._decoder, self._kv, n, placement)
         self._rows = torch.empty(0, spec.vocab_size)

@@ -136,6 +136,11 @@ def dense(weight: Matrix) -> Tensor:
     return weight.dense() if isinstance(weight, GroupedMatrix | PackedMatrix) else weight
 
 
+def size_bytes(weight: Matrix) -> int:
+    """Of any matrix on its device."""
+    return weight.size_bytes if isinstance(weight, GroupedMatrix | PackedMatrix) else int(weight.nbytes)
+
+
 def split_halves(packed: Tensor) -> Tensor:
     """(rows, n) bytes -> (rows, 2 n) half bytes, in the order of their columns."""
     runs = packed.view(len(packed), -1, HALF_GROUP)

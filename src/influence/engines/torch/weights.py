@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 import torch
-from influence.engines.torch.matrices import Linear, Matrix, Norm
+from influence.engines.torch.matrices import Linear, Matrix, Norm, size_bytes
 from influence.engines.torch.quantize import MatrixFormat, converted
 from influence.models.binding import Weights
 from influence.models.spec import ModelSpec
@@ -56,6 +56,15 @@ class DeviceWeights:
     final_norm: Norm | None
     head: Linear  # the embedding's own memory where they are tied and stored
     dtype: torch.dtype  # of the matrices, and of the activations that meet them
+
+    @property
+    def step_bytes(self) -> int:
+        """Of the matrices that each step reads: the embedding is only looked up in."""
+        linears = [
+            self.head,
+            *(one for layer in self.layers for one in (layer.qkv, layer.o, layer.up, layer.down)),
+        ]
+        return sum(size_bytes(linear.weight) for linear in linears)
 
 
 def compute_dtype(weights: Weights) -> torch.dtype:
