@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -29,8 +30,12 @@ def run_eagerly(step: Run) -> Run:
     return step
 
 
-def captured(step: Run) -> Run:
-    """The step as a CUDA graph: one launch, whatever it is made of. Runs it three times to begin with."""
+def captured(step: Run, pool: Any = None) -> Run:
+    """The step as a CUDA graph: one launch, whatever it is made of. Runs it twice to begin with.
+
+    Graphs of one `pool` share the memory that their steps take on the way: they
+    never run at once, and what comes of a step is copied to a place of its own.
+    """
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):  # what allocates or compiles on first use must not be captured
@@ -38,8 +43,8 @@ def captured(step: Run) -> Run:
             step()
     torch.cuda.current_stream().wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
-    # Only this thread's calls count: another may ask meanwhile how NCCL is getting on.
-    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+    # On the stream that libraries have their workspaces for; other threads may go on with what they do.
+    with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
         step()
     replay: Run = graph.replay
     return replay
@@ -106,9 +111,9 @@ def on_metal(device: torch.device | None = None) -> Placement:
 def on_cuda(index: int) -> Placement:
     device, ops = torch.device("cuda", index), cuda_ops()
     name = f"cuda:{index} ({torch.cuda.get_device_name(index)}), {ops.name} kernels"
-    where = Placement(name, device, ops, captured, pins_memory=True, tokens_per_step=_CUDA_TOKENS)
-    where.take()
-    return where
+    torch.cuda.set_device(device)
+    graph = partial(captured, pool=torch.cuda.graph_pool_handle())
+    return Placement(name, device, ops, graph, pins_memory=True, tokens_per_step=_CUDA_TOKENS)
 
 
 def cuda_ops() -> Ops:
