@@ -22,6 +22,7 @@ using namespace nb::literals;
 
 namespace influence {
 
+void bind_crc32(nb::module_& m);
 void bind_kernels(nb::module_& m);
 
 namespace {
@@ -382,6 +383,7 @@ NB_MODULE(_native, m) {
   bind_packed(m);
   bind_decoder(m);
   bind_kernels(m);
+  bind_crc32(m);
 }
 
 }  // namespace influence

@@ -45,7 +45,7 @@ OWNERS: dict[str, str | tuple[str, ...]] = {
     "tokenizers": "text",
     "jinja2": "text",
     "click": "cli",
-    "influence._native": ("engines/native.py", "engines/packing.py"),
+    "influence._native": ("engines/native.py", "engines/packing.py", "hub/checksum.py"),
 }
 
 # Engines know the boundary, never each other; `select` alone knows them all.

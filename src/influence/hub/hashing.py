@@ -10,9 +10,9 @@ before new ones come.
 from __future__ import annotations
 
 import hashlib
-import zlib
 from collections.abc import Callable
 
+from influence.hub.checksum import crc32
 from influence.hub.journal import Measured, Part
 
 _PIECE_BYTES = 256 << 10  # stays in the processor's cache between reading and hashing
@@ -66,7 +66,7 @@ class RunningHash:
             sha256.update(piece)
             if git_sha1:
                 git_sha1.update(piece)
-            crc = zlib.crc32(piece, crc) if is_old else 0
+            crc = crc32(piece, crc) if is_old else 0
             position += len(piece)
         if is_old and crc != self._part.checksum(block):
             return False

@@ -19,10 +19,10 @@ import hashlib
 import os
 import re
 import threading
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from influence.hub.checksum import crc32
 from influence.hub.manifest import PARTS, FileRecord
 from influence.hub.records import RemoteFile
 from influence.hub.safe_folder import SafeFolder, write_all, write_all_at, write_failed
@@ -101,7 +101,7 @@ def measure(
             sha256.update(chunk)
             if git:
                 git_sha1.update(chunk)
-            crc = zlib.crc32(chunk, crc)
+            crc = crc32(chunk, crc)
             on_read(len(chunk))
         blocks.append(crc)
     return Measured(sha256.hexdigest(), git_sha1.hexdigest() if git else None, size, tuple(blocks))
@@ -312,4 +312,4 @@ class Cursor:
 
     def _write(self, piece: memoryview) -> None:
         self._part.write(self.position, piece)
-        self._crc = zlib.crc32(piece, self._crc)
+        self._crc = crc32(piece, self._crc)
