@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,13 @@ import pytest
 from influence.errors import DownloadFailed, ModelFilesMissing, WriteFailed
 from influence.hub.store import bytes_here, check_free, entries, find, remove, strangers
 from support.downloads import NEW, content_of, fetch, listing
-from support.memory_source import MemorySource, cut_after
+from support.memory_source import MemorySource, MemoryStream, cut_after
 
 FOLDER = "org_name"
+
+
+def whole(stream: MemoryStream) -> Iterator[bytes]:
+    yield stream.data
 
 
 def shelf_with(tmp_path: Path, source: MemorySource) -> Path:
@@ -37,6 +42,22 @@ def test_downloaded_own_and_unfinished_models_are_told_apart(tmp_path: Path) -> 
     }
     assert [entry.name for entry in entries(tmp_path) if entry.is_only_begun] == ["begun"]
     assert entries(tmp_path / "nowhere") == []
+
+
+def test_a_download_that_was_hardly_begun_has_brought_nothing_whatever_its_notes_take(tmp_path: Path) -> None:
+    with pytest.raises(DownloadFailed):
+        fetch(MemorySource(NEW, *[cut_after(0)] * 100), tmp_path / "begun")
+    (begun,) = entries(tmp_path)
+    assert begun.size_bytes > 0
+    assert begun.received_bytes == 0
+
+
+def test_what_a_download_has_brought_counts_where_it_waits_for_its_name_too(tmp_path: Path) -> None:
+    files = {"a.bin": bytes(range(256)) * 64, "b.bin": b"x"}
+    with pytest.raises(DownloadFailed):
+        fetch(MemorySource(files, whole, *[cut_after(0)] * 100), tmp_path / "begun", connections=1)
+    (begun,) = entries(tmp_path)
+    assert begun.received_bytes == len(files["a.bin"])
 
 
 @pytest.mark.parametrize("name", ["org/name", FOLDER])

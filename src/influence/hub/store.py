@@ -39,7 +39,9 @@ from influence.hub.transfer import (
 )
 
 _CONFIG = "config.json"
-_SPARSE = ".part"  # ends the name of a file that takes less space than it is long (journal.py)
+# Ends of the names of files in PARTS (journal.py):
+_SPARSE = ".part"  # takes less space than it is long
+_CONTENT = (_SPARSE, ".done")  # holds bytes of the model, and no notes of ours
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,11 @@ class Entry:
     def name(self) -> str:
         """ORG/NAME where the manifest says it, else the folder's name."""
         return self.manifest.repo if self.manifest else self.path.name
+
+    @property
+    def received_bytes(self) -> int:
+        """Of the model's own bytes, how many a download that is not complete has brought so far."""
+        return _size_bytes(self.path / PARTS, _CONTENT)
 
     @property
     def is_only_begun(self) -> bool:
@@ -178,11 +185,11 @@ def _unlist(path: Path, on_event: OnEvent) -> None:
             folder.remove(MANIFEST)
 
 
-def _size_bytes(path: Path) -> int:
-    """Of all files, our own too; of a part what is there of it; what vanishes meanwhile does not count."""
+def _size_bytes(path: Path, ends: tuple[str, ...] = ("",)) -> int:
+    """Of all files whose names end so, our own too; of a part what is there of it; what vanishes meanwhile does not count."""
     size = 0
     for parent, _, names in os.walk(path):
-        for name in names:
+        for name in (name for name in names if name.endswith(ends)):
             with contextlib.suppress(OSError):
                 status = (Path(parent) / name).lstat()
                 is_part = name.endswith(_SPARSE)

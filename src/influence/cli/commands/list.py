@@ -46,7 +46,10 @@ def _facts(entry: Entry) -> dict[str, Any]:
 
     named = {"name": shelf.name_of(entry), "folder": str(entry.path), "is_partial": entry.is_partial}
     if entry.is_only_begun:
-        return {**named, "problem": f"its download is not complete ({output.size(entry.size_bytes)} so far)"}
+        return {
+            **named,
+            "problem": f"its download is not complete ({output.size(entry.received_bytes)} so far)",
+        }
     try:
         return {**named, **shelf.facts(entry.path), "problem": None}
     except InfluenceError as error:
