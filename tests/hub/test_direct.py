@@ -12,7 +12,7 @@ import pytest
 
 from influence.hub import direct
 from influence.hub.direct import DirectTransport
-from influence.hub.wire import PIECES
+from influence.hub.wire import PIECES, one_room
 from support.fake_clock import FakeClock
 
 KNOWN = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nabcde"
@@ -48,7 +48,7 @@ class Host:
 
     def body(self) -> bytes:
         with self.answer() as answer:
-            return b"".join(map(bytes, answer.extensions[PIECES]()))
+            return b"".join(map(bytes, answer.extensions[PIECES](one_room())))
 
     def close(self) -> None:
         self.client.close()
@@ -99,7 +99,7 @@ def test_a_body_that_is_left_unread_ends_its_connection(hosts: list[Host]) -> No
     long = b"HTTP/1.1 200 OK\r\nContent-Length: 500000\r\n\r\nbegun"
     hosts.append(host := Host(long, KNOWN))
     with host.answer() as answer:
-        assert bytes(next(answer.extensions[PIECES]())) == b"begun"
+        assert bytes(next(answer.extensions[PIECES](one_room()))) == b"begun"
     assert host.body() == b"abcde"
     assert len(host.far_ends) == 2
 

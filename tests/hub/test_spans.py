@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from influence.hub.journal import Cursor, Part
+from influence.hub.cursor import Cursor
+from influence.hub.journal import Part
+from influence.hub.memory import BlockMemory
 from influence.hub.safe_folder import SafeFolder
 from influence.hub.spans import Job, Span, split_largest
 from support.downloads import BLOCK, CONTENT, ORIGIN
@@ -19,12 +21,12 @@ from support.memory_source import remote
 def job(tmp_path: Path) -> Iterator[Job]:
     with SafeFolder(tmp_path) as folder:
         part = Part(folder, remote("model.safetensors", CONTENT), len(CONTENT), ORIGIN.sha, BLOCK)
-        yield Job(part)
+        yield Job(part, BlockMemory())
         part.close()
 
 
 def test_what_is_missing_is_asked_for_and_nothing_else(job: Job) -> None:
-    Cursor(job.part, BLOCK).feed(memoryview(CONTENT)[BLOCK : 2 * BLOCK])
+    Cursor(job.part, BLOCK, job.hash).feed(memoryview(CONTENT)[BLOCK : 2 * BLOCK])
     spans = [(span.position, span.end) for span in job.spans(3 * BLOCK)]
     assert spans[:2] == [(0, BLOCK), (2 * BLOCK, 5 * BLOCK)]
     assert spans[-1] == (11 * BLOCK, len(CONTENT))

@@ -16,6 +16,7 @@ from influence.hub import events
 from influence.hub.journal import block_bytes_of, part_key
 from influence.hub.records import RemoteFile
 from influence.hub.transfer import download
+from influence.hub.wire import Room
 from support.downloads import ORIGIN, options
 from support.memory_source import MemorySource, MemoryStream
 
@@ -55,7 +56,7 @@ class FormulaStream(MemoryStream):
         self.kind, self.total_bytes, self.begin = "part", SIZE, begin
         self._over, self._end = source.over, end
 
-    def chunks(self) -> Iterator[bytes]:
+    def chunks(self, room: Room | None = None) -> Iterator[bytes]:
         if self.begin == 0:
             assert self._over.wait(60)
         step = 256 << 10

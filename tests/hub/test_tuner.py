@@ -27,12 +27,12 @@ def better_alone(n: int) -> float:
     return 100.0 / n
 
 
-def watch(tuner: Tuner, line: Line, n_moments: int) -> list[int]:
+def watch(tuner: Tuner, line: Line, n_moments: int, *, is_busy: bool = False) -> list[int]:
     """The numbers that were tried."""
     tried = []
     for _ in range(n_moments):
         tried.append(tuner.n_connections)
-        tuner.observe(Moment(line(tuner.n_connections), tuner.n_connections))
+        tuner.observe(Moment(line(tuner.n_connections), tuner.n_connections, is_busy=is_busy))
     return tried
 
 
@@ -62,6 +62,14 @@ def test_where_one_connection_is_fastest_it_is_found_within_a_second_and_kept() 
     assert time_s < 1
     tried = watch(tuner, better_alone, 100)
     assert tried.count(1) >= 90
+
+
+def test_where_the_processors_are_the_limit_one_connection_is_tried_at_once() -> None:
+    assert watch(Tuner(16), shared, 30, is_busy=True) == [4] + [1] * 11 + [2, 2] + [1] * 16
+
+
+def test_where_one_brings_less_than_four_they_come_back_though_the_processors_are_busy() -> None:
+    assert watch(Tuner(16), each_alone, 6, is_busy=True) == [4, 1, 1, 4, 4, 4]
 
 
 def test_a_line_that_begins_to_throttle_each_connection_gets_more_of_them() -> None:

@@ -14,6 +14,9 @@ class FakeClock:
     def monotonic(self) -> float:
         return self.now
 
+    def processor(self) -> float:
+        return 0.0
+
     def wall(self) -> float:
         return self._wall + self.now
 

@@ -11,6 +11,7 @@ from typing import Literal
 
 from influence.errors import LineBroken, LinkExpired, RangeRefused
 from influence.hub.records import RemoteFile
+from influence.hub.wire import Room
 
 Fault = Callable[["MemoryStream"], Iterator[bytes]]
 
@@ -37,6 +38,9 @@ class FreeClock:
     def monotonic(self) -> float:
         return self.now
 
+    def processor(self) -> float:
+        return 0.0
+
     def wall(self) -> float:
         return 1e9 + self.now
 
@@ -60,7 +64,7 @@ class MemoryStream:
         self.data = content[self.begin : end]
         self.total_bytes: int | None = len(content) if source.tells_sizes else None
 
-    def chunks(self) -> Iterator[bytes]:
+    def chunks(self, room: Room | None = None) -> Iterator[bytes]:
         for chunk in self._faulty():
             with self.source.lock:
                 self.source.bytes_served += len(chunk)

@@ -20,7 +20,7 @@ from influence.hub.line import own_errors
 from influence.hub.names import is_commit
 from influence.hub.refusals import looks_like_page, web_page_error
 from influence.hub.token import Token, shown_url
-from influence.hub.wire import PIECES
+from influence.hub.wire import PIECES, Room, one_room
 
 if TYPE_CHECKING:
     import httpx2
@@ -109,12 +109,15 @@ class Answer:
                 )
         return bytes(body)
 
-    def chunks(self) -> Iterator[Piece]:
-        """The body in pieces, decoded, each good until the next is asked for; LineBroken if it is cut, stalls, or comes too slowly."""
+    def chunks(self, room: Room | None = None) -> Iterator[Piece]:
+        """The body in pieces, decoded, each good until the next is asked for; LineBroken if it is cut, stalls, or comes too slowly.
+
+        A piece lies in the `room` that is given for it where the line fills one.
+        """
         encoding = self.headers.get("content-encoding", "identity").strip().lower()
         with own_errors(self.url, self._token):
             if encoding in ("identity", ""):
-                yield from self._paced(self._plain())
+                yield from self._paced(self._plain(room or one_room()))
             elif encoding in _DECODED:
                 yield from self._paced(self._response.iter_bytes())
             else:
@@ -122,9 +125,9 @@ class Answer:
                     shown_url(self.url), f"came encoded as {encoding[:40]!r}, though it was asked for plain"
                 )
 
-    def _plain(self) -> Iterator[Piece]:
-        pieces: Callable[[], Iterator[Piece]] = self._response.extensions.get(PIECES, self._response.iter_raw)
-        return pieces()
+    def _plain(self, room: Room) -> Iterator[Piece]:
+        pieces: Callable[[Room], Iterator[Piece]] | None = self._response.extensions.get(PIECES)
+        return pieces(room) if pieces else self._response.iter_raw()
 
     def _paced(self, chunks: Iterator[Piece]) -> Iterator[Piece]:
         """The chunks, as long as they come fast enough; the time that their reader takes does not count."""
@@ -196,12 +199,12 @@ class RangeAnswer:
     def facts(self) -> FileFacts:
         return self._answer.facts
 
-    def chunks(self) -> Iterator[Piece]:
-        """The bytes, decoded, in pieces that are each good until the next is asked for. Of a "part" exactly `end - begin`: LineBroken if fewer, RangeRefused if more."""
+    def chunks(self, room: Room | None = None) -> Iterator[Piece]:
+        """The bytes, as an Answer's. Of a "part" exactly `end - begin`: LineBroken if fewer, RangeRefused if more."""
         if self.kind == "nothing":
             return
         n_left = None if self.end is None else self.end - self.begin
-        for chunk in self._answer.chunks():
+        for chunk in self._answer.chunks(room):
             if n_left is not None:
                 n_left -= len(chunk)
                 if n_left < 0:

@@ -17,6 +17,9 @@ class Clock(Protocol):
     def monotonic(self) -> float:
         """Seconds that only grow; their zero means nothing."""
 
+    def processor(self) -> float:
+        """Seconds that all threads of this process have kept processors busy."""
+
     def wall(self) -> float:
         """Seconds since 1970, as other hosts count them."""
 
@@ -32,6 +35,9 @@ class SystemClock:
 
     def monotonic(self) -> float:
         return time.monotonic()
+
+    def processor(self) -> float:
+        return time.process_time()
 
     def wall(self) -> float:
         return time.time()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 
 from influence.errors import DownloadFailed, HubError, HubUnreachable, LineBroken, LinkExpired, RangeRefused
 from influence.hub.clock import Clock
+from influence.hub.cursor import Cursor
 from influence.hub.events import OnEvent, Retrying, Waiting
-from influence.hub.journal import Cursor
 from influence.hub.pacing import backoff
 from influence.hub.source import Source, Stream
 from influence.hub.spans import Job, Span
@@ -39,27 +40,30 @@ class Connection:
 
     def bring(self, span: Span) -> None:
         """All of a span, or as much as it may. Raises DownloadFailed after the last try, and what will not pass."""
-        cursor = Cursor(span.job.part, span.position)
         self._may_go_on = True
-        while span.n_left and self._may_go_on:
-            try:
-                with self._source.open(span.job.path, span.position, span.end) as stream:
-                    if stream.kind != "whole":
-                        self._receive(span, stream, cursor)
-                        continue
-                    if span.position == 0:
-                        self._take_whole(span, stream)
-                if span.n_left:
-                    with self._source.open(span.job.path, 0, None) as stream:
-                        self._take_whole(span, stream)
-            except (LineBroken, LinkExpired, RangeRefused, HubUnreachable) as failure:
-                self._failed(span.job, failure)
+        with contextlib.closing(Cursor(span.job.part, span.position, span.job.hash)) as cursor:
+            while span.n_left and self._may_go_on:
+                try:
+                    self._try(span, cursor)
+                except (LineBroken, LinkExpired, RangeRefused, HubUnreachable) as failure:
+                    self._failed(span.job, failure)
+
+    def _try(self, span: Span, cursor: Cursor) -> None:
+        with self._source.open(span.job.path, span.position, span.end) as stream:
+            if stream.kind != "whole":
+                self._receive(span, stream, cursor)
+                return
+            if span.position == 0:
+                self._take_whole(span, stream)
+        if span.n_left:
+            with self._source.open(span.job.path, 0, None) as stream:
+                self._take_whole(span, stream)
 
     def _receive(self, span: Span, stream: Stream, cursor: Cursor) -> None:
         job, asked_end, begin = span.job, span.end, span.position
         _check_size(job, stream)
         n_came = 0
-        for chunk in stream.chunks():
+        for chunk in stream.chunks(cursor.room):
             self._check_running()
             n_came += len(chunk)
             if begin + n_came > asked_end:
@@ -80,9 +84,10 @@ class Connection:
         span.claim(span.n_left)
 
     def _receive_whole(self, job: Job, stream: Stream) -> None:
-        part, cursor = job.part, Cursor(job.part, 0)
+        job.hash.read_all_back()
+        part, cursor = job.part, Cursor(job.part, 0, job.hash)
         _check_size(job, stream)
-        for chunk in stream.chunks():
+        for chunk in stream.chunks(cursor.room):
             self._check_running()
             if cursor.position + len(chunk) > part.size_bytes:
                 raise RangeRefused(job.path, f"more than its {part.size_bytes} bytes came")

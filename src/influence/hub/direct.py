@@ -1,8 +1,8 @@
 """HTTP/1.1 without a proxy: connections that are used again, and bodies read into one buffer.
 
 h11 writes every request and reads every head. A body whose length its head tells
-comes straight from the wire into a buffer that is used again; any other (chunked,
-or up to the connection's end) goes through h11. Errors are httpx2's.
+comes straight from the wire to where its reader wants it; any other (chunked, or up
+to the connection's end) goes through h11. Errors are httpx2's.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 import h11
 import httpx2
 
-from influence.hub.wire import PIECE_BYTES, PIECES, PlainWire, TlsWire, Wire
+from influence.hub.wire import PIECE_BYTES, PIECES, PlainWire, Room, TlsWire, Wire, one_room
 
 _KEPT_S = 15.0  # idle; hosts close after 5 to 75
 _MAX_HEAD_BYTES = 100 << 10
@@ -128,11 +128,11 @@ class _Exchange(httpx2.SyncByteStream):
         return event
 
     def __iter__(self) -> Iterator[bytes]:
-        return map(bytes, self.pieces())
+        return map(bytes, self.pieces(one_room()))
 
-    def pieces(self) -> Iterator[memoryview]:
-        """The body as it comes, as it was sent; each piece is good until the next is asked for."""
-        return self._by_h11() if self._n_left is None else self._by_length()
+    def pieces(self, room: Room) -> Iterator[memoryview]:
+        """The body as it comes, as it was sent; see PIECES."""
+        return self._by_h11() if self._n_left is None else self._by_length(room)
 
     def close(self) -> None:
         if self._is_closed:
@@ -144,15 +144,15 @@ class _Exchange(httpx2.SyncByteStream):
         else:
             self._wire.close()
 
-    def _by_length(self) -> Iterator[memoryview]:
+    def _by_length(self, room: Room) -> Iterator[memoryview]:
         assert self._n_left is not None
         early, self._early = memoryview(self._early)[: self._n_left], b""
         self._n_left -= len(early)
         if early:
             yield early
-        buffer = memoryview(bytearray(min(PIECE_BYTES, self._n_left)))
         while self._n_left:
-            n_bytes = self._receive_into(buffer[: self._n_left])
+            buffer = room()[: min(self._n_left, PIECE_BYTES)]
+            n_bytes = self._receive_into(buffer)
             if not n_bytes:
                 raise httpx2.RemoteProtocolError(
                     f"peer closed connection without sending complete message body ({self._n_left} bytes are missing)"

@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+import os
 import queue
 import threading
 from collections import deque
@@ -25,12 +26,15 @@ from influence.hub.connection import Connection
 from influence.hub.events import Event, FileDone, FileStarted, OnEvent, Progress, Restarted
 from influence.hub.journal import Part
 from influence.hub.manifest import FileRecord
+from influence.hub.memory import BlockMemory
 from influence.hub.source import Source
 from influence.hub.spans import SMALLEST_SPLIT_BYTES, Job, Span, split_largest
 from influence.hub.tuner import Moment, Tuner
 
 _TICK_S = 0.05
 _LEAVE_S = 2.0  # how long an interrupted user waits for us at most
+_BUSY = 0.5  # of the processors: a hub on this machine, or one on a very fast line, needs the rest
+_N_PROCESSORS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 _N_HASHING = 2  # one keeps up with any line; two, where whole files of an earlier run are only to be checked
 
 
@@ -43,17 +47,20 @@ class _Counts:
     """Of all connections since the start."""
 
     at_s: float
+    busy_s: float  # of the processors
     n_bytes: tuple[int, ...]  # by connection
     n_failed: int
     n_limited: int
 
     def since(self, before: _Counts) -> Moment:
         came = [now - then for now, then in zip(self.n_bytes, before.n_bytes, strict=True)]
+        elapsed_s = self.at_s - before.at_s
         return Moment(
-            bytes_per_s=sum(came) / (self.at_s - before.at_s),
+            bytes_per_s=sum(came) / elapsed_s,
             n_flowing=sum(n_bytes > 0 for n_bytes in came),
             n_failed=self.n_failed - before.n_failed,
             was_limited=self.n_limited > before.n_limited,
+            is_busy=self.busy_s - before.busy_s >= _BUSY * _N_PROCESSORS * elapsed_s,
         )
 
 
@@ -72,7 +79,8 @@ class Fetcher:
         span_bytes: int = 64 << 20,
     ) -> None:
         self._clock, self._on_event, self._span_bytes = clock, on_event, span_bytes
-        self._jobs = [Job(part) for part in parts]
+        memory = BlockMemory()
+        self._jobs = [Job(part, memory) for part in parts]
         self._tuner = Tuner(max(connections, 1))
         self._bytes_per_s = 0.0
         self._events: queue.Queue[Event] = queue.Queue()
@@ -151,6 +159,7 @@ class Fetcher:
     def _counts(self) -> _Counts:
         return _Counts(
             self._clock.monotonic(),
+            self._clock.processor(),
             tuple(connection.n_bytes for connection in self._connections),
             sum(connection.n_failed for connection in self._connections),
             sum(connection.n_limited for connection in self._connections),
@@ -204,7 +213,16 @@ class Fetcher:
         with self._changed:
             self._under_way.discard(span)
             if span.n_left:
-                self._spans.appendleft(span.rest())
+                self._insert(span.rest())
+
+    def _insert(self, rest: Span) -> None:
+        """Before all else, but behind what lies before it in its file: the hash wants that first."""
+        before = (
+            index
+            for index, span in enumerate(self._spans)
+            if span.job is rest.job and span.position < rest.position
+        )
+        self._spans.insert(max(before, default=-1) + 1, rest)
 
     def _block_came(self, number: int, job: Job) -> bool:
         """Whether the connection of that number may go on: the tuner may have lowered theirs."""

@@ -1,33 +1,44 @@
 """A part's hashes, computed behind the connections that write it.
 
-Blocks are hashed in the order of the file, as far as they are there. They are
-read back from the page cache, which costs a tenth of hashing them and takes
-what was written, not what was received. Blocks of an earlier run are held to
-their line of the journal on the way: nothing waits for old bytes to be read
-before new ones come.
+Blocks are hashed in the order of the file, as far as they are there. One that
+was written just ahead of the hash is still in memory and is hashed from there;
+any other is read back from the page cache. Both are the bytes that were written,
+and neither is what a bad disk makes of them later: that is for `verify` to find.
+Blocks of an earlier run are read back and held to their line of the journal on
+the way: nothing waits for old bytes to be read before new ones come.
 """
 
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Callable
 
 from influence.hub.checksum import crc32
 from influence.hub.journal import Measured, Part
+from influence.hub.memory import BlockMemory
 
 _PIECE_BYTES = 256 << 10  # stays in the processor's cache between reading and hashing
+_NEAR = 8  # blocks ahead of the hash that are kept in memory
 
 
 class RunningHash:
-    """How far a part is hashed. Used by one thread at a time."""
+    """How far a part is hashed. Used by one thread at a time, but for `room_for`, `written` and `give_back`.
 
-    def __init__(self, part: Part) -> None:
-        self._part = part
+    Buffers of blocks come from `memory` and go back there.
+    """
+
+    def __init__(self, part: Part, memory: BlockMemory) -> None:
+        self._part, self._memory = part, memory
+        self._lock = threading.Lock()
+        self._kept: dict[int, memoryview] = {}  # blocks that were written, and not hashed yet
+        self._keeps = True
         self.restart()
 
     def restart(self) -> None:
         """Begin anew, the part having lost its blocks."""
         self._next_block = 0
+        self._drop_kept()
         self._sha256 = hashlib.sha256()
         head = b"blob %d\0" % self._part.size_bytes
         self._git_sha1 = hashlib.sha1(head, usedforsecurity=False) if self._part.file.git_sha1 else None
@@ -36,13 +47,37 @@ class RunningHash:
     def is_whole(self) -> bool:
         return self._next_block == self._part.n_blocks
 
+    def room_for(self, block: int) -> memoryview | None:
+        """A buffer to receive a block into, for `written` or `give_back`; None if it will be read back."""
+        is_near = 0 <= block - self._next_block < _NEAR
+        return self._memory.take(self._part.block_bytes) if self._keeps and is_near else None
+
+    def written(self, block: int, buffer: memoryview | None) -> None:
+        """A block is on its way to the part's journal, and `buffer` begins with what was written."""
+        with self._lock:
+            old = self._kept.pop(block, None)
+            if buffer is not None and self._keeps:
+                self._kept[block], buffer = buffer, None
+        for unused in (old, buffer):
+            if unused is not None:
+                self.give_back(unused)
+
+    def give_back(self, buffer: memoryview) -> None:
+        self._memory.give_back(buffer)
+
+    def read_all_back(self) -> None:
+        """From now on hash what is in the part alone: more than one connection may write the same block."""
+        self._keeps = False
+        self._drop_kept()
+
     def advance(self, check_running: Callable[[], None]) -> int | None:
         """Hash on as far as blocks are there; the block that it stopped at if that is not as it was written.
 
         `check_running` is called now and then, and may raise to give up; then nothing is lost.
         """
         while self._part.has(self._next_block):
-            if not self._take(self._next_block, check_running):
+            check_running()
+            if not (self._take_kept(self._next_block) or self._take(self._next_block, check_running)):
                 return self._next_block
             self._next_block += 1
         return None
@@ -52,8 +87,27 @@ class RunningHash:
         git_sha1 = self._git_sha1.hexdigest() if self._git_sha1 else None
         return Measured(self._sha256.hexdigest(), git_sha1, self._part.size_bytes, self._part.checksums())
 
+    def _drop_kept(self) -> None:
+        with self._lock:
+            kept, self._kept = self._kept, {}
+        for buffer in kept.values():
+            self.give_back(buffer)
+
+    def _take_kept(self, block: int) -> bool:
+        """Hash a block that is in memory; False if it is not."""
+        with self._lock:
+            buffer = self._kept.pop(block, None)
+        if buffer is None:
+            return False
+        begin, end = self._part.place(block)
+        self._sha256.update(buffer[: end - begin])
+        if self._git_sha1:
+            self._git_sha1.update(buffer[: end - begin])
+        self.give_back(buffer)
+        return True
+
     def _take(self, block: int, check_running: Callable[[], None]) -> bool:
-        """Hash one block; False, and no hash is changed, if it is not as it was written."""
+        """Read a block back and hash it; False, and no hash is changed, if it is not as it was written."""
         sha256, git_sha1 = self._sha256.copy(), self._git_sha1.copy() if self._git_sha1 else None
         position, end = self._part.place(block)
         buffer = memoryview(bytearray(min(_PIECE_BYTES, end - position)))

@@ -278,38 +278,3 @@ class Part:
             raise write_failed(self._folder.path / self.journal_name, error) from error
         self._append(self._first_line)
         self._have = {}
-
-
-class Cursor:
-    """Writes a stream of bytes that belong at `position`, from a block's beginning, and notes each whole block.
-
-    A block that is there already is passed over: its hash may be taken.
-    """
-
-    def __init__(self, part: Part, position: int) -> None:
-        self._part = part
-        self.position = position
-        self._crc = 0
-        self._is_there = False
-
-    def feed(self, data: memoryview) -> bool:
-        """Whether a new block became whole."""
-        is_whole = False
-        while data:
-            block = self.position // self._part.block_bytes
-            begin, end = self._part.place(block)
-            if self.position == begin:
-                self._is_there, self._crc = self._part.has(block), 0
-            piece = data[: end - self.position]
-            if not self._is_there:
-                self._write(piece)
-            self.position += len(piece)
-            data = data[len(piece) :]
-            if self.position == end and not self._is_there:
-                self._part.block_done(block, self._crc)
-                is_whole = True
-        return is_whole
-
-    def _write(self, piece: memoryview) -> None:
-        self._part.write(self.position, piece)
-        self._crc = crc32(piece, self._crc)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 from influence.errors import LinkExpired
 from influence.hub.refusals import Subject
+from influence.hub.wire import Room
 
 if TYPE_CHECKING:  # the shelf knows sources, and opens without a client
     from influence.hub.client import Hub
@@ -22,7 +23,7 @@ class Stream(Protocol):
     kind: Literal["part", "whole", "nothing"]
     total_bytes: int | None
 
-    def chunks(self) -> Iterator[bytes | memoryview]: ...
+    def chunks(self, room: Room | None = None) -> Iterator[bytes | memoryview]: ...
 
 
 class Source(Protocol):

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 from influence.hub.hashing import RunningHash
 from influence.hub.journal import Part
+from influence.hub.memory import BlockMemory
 
 _SPANS_PER_FILE = 64
 _SMALLEST_SPAN_BYTES = 4 << 20
@@ -25,6 +26,7 @@ class Job:
     """One file's part, and how it fares."""
 
     part: Part
+    memory: BlockMemory
     n_failed: int = 0  # tries since the last new block
     n_restarts: int = 0
     is_started: bool = False
@@ -32,7 +34,7 @@ class Job:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
-        self.hash = RunningHash(self.part)
+        self.hash = RunningHash(self.part, self.memory)
 
     @property
     def path(self) -> str:

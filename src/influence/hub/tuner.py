@@ -1,7 +1,8 @@
 """How many connections help: decided from the last moments alone, without a clock.
 
     climbing   doubled as long as the speed grows by a quarter
-    falling    where more were slower, or after a rest: halved as long as nothing is lost
+    falling    where more were slower, or after a rest: halved as long as nothing is lost;
+               straight to one where the processors are the limit, as on a very fast line
     settled    left alone; after a rest one step up or down is tried, in turn, and the
                next rest is longer if that was in vain, but short if the speed slumps
 
@@ -31,6 +32,7 @@ class Moment:
     n_flowing: int  # connections that carried something
     n_failed: int = 0  # tries
     was_limited: bool = False  # whether the host asked us to wait
+    is_busy: bool = False  # whether we need so much of the processors that they may be the limit
 
 
 class Tuner:
@@ -65,11 +67,15 @@ class Tuner:
         self._last = moment.bytes_per_s
 
     def _climb(self, moment: Moment) -> None:
-        is_opening = moment.n_flowing < self.n_connections or not self._last
+        is_opening = moment.n_flowing < self.n_connections or not (self._last or moment.is_busy)
         is_growing = moment.bytes_per_s > self._last * _GROWTH
         if moment.bytes_per_s >= self._best * _GAIN and not is_opening:
             self._best, self._n_best = moment.bytes_per_s, self.n_connections
-            self._step_up()
+            if moment.is_busy and self.n_connections > 1:
+                self._stage = "falling"
+                self._try(1)
+            else:
+                self._step_up()
         elif self._n_moments < (_SLOW_START if is_opening or is_growing else _PATIENCE):
             return
         elif moment.bytes_per_s < self._best * _LOSS and self._n_best > 1:

@@ -18,9 +18,18 @@ from typing import Protocol, cast
 # Larger pieces fall out of the processor's cache before they are written: 64 KiB and 1 MiB were slower.
 PIECE_BYTES = 256 << 10
 
-# An extension of our responses: a function that gives the body as `Iterator[memoryview]`, each
-# good until the next is asked for.
+# Says where the next bytes are to go: asked anew for each piece, which may be shorter than its room.
+Room = Callable[[], memoryview]
+
+# An extension of our responses: a function of a Room that gives the body as `Iterator[memoryview]`.
+# A piece is good until the next is asked for; it lies in its room, unless it came with the head.
 PIECES = "influence.pieces"
+
+
+def one_room() -> Room:
+    """The same room for every piece."""
+    buffer = memoryview(bytearray(PIECE_BYTES))
+    return lambda: buffer
 
 
 class Wire(Protocol):
