@@ -24,6 +24,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from download_clients import CLIENTS, OURS
 from download_hub import WEIGHTS
 from influence.engines import machine
@@ -38,11 +40,13 @@ class Turns:
 
     seconds: list[float] = field(default_factory=list)
     cpu_s: list[float] = field(default_factory=list)
+    hub_cpu_s: list[float] = field(default_factory=list)  # of the hub meanwhile
     peak_mb: list[float] = field(default_factory=list)
 
     def add(self, turn: dict[str, float]) -> None:
         self.seconds.append(turn["seconds"])
         self.cpu_s.append(turn["cpu_s"])
+        self.hub_cpu_s.append(turn["hub_cpu_s"])
         self.peak_mb.append(turn["peak_mb"])
 
 
@@ -51,6 +55,11 @@ class HubProcess:
     url: str
     ca_file: str
     sha256: str
+    pid: int
+
+    def cpu_s(self) -> float:
+        times = psutil.Process(self.pid).cpu_times()
+        return float(times.user + times.system)
 
 
 def main() -> int:
@@ -78,7 +87,7 @@ def _hub(size_bytes: int, throttle: float | None) -> Iterator[HubProcess]:
     command += ["--throttle", str(throttle)] if throttle else []
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdin and process.stdout
-        yield HubProcess(**json.loads(process.stdout.readline()))
+        yield HubProcess(**json.loads(process.stdout.readline()), pid=process.pid)
         process.stdin.close()
 
 
@@ -100,28 +109,31 @@ def _turn(hub: HubProcess, client: str, parent: Path) -> dict[str, float]:
         target = Path(folder) / "model"
         target.mkdir()
         command = [sys.executable, str(HERE / "download_clients.py"), client, hub.url, str(target)]
+        before_s = hub.cpu_s()
         done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True)
+        hub_cpu_s = hub.cpu_s() - before_s
         with (target / WEIGHTS).open("rb") as file:
             if hashlib.file_digest(file, "sha256").hexdigest() != hub.sha256:
                 raise SystemExit(f"error: {client} brought other bytes than were served")
     turn: dict[str, float] = json.loads(done.stdout)
-    return turn
+    return {**turn, "hub_cpu_s": hub_cpu_s}
 
 
 def _heading(size_bytes: int, throttle: float | None) -> str:
     line = f"each connection at {throttle / 1e6:g} MB/s" if throttle else "not throttled"
     return (
         f"{size_bytes / 1e9:.2f} GB over TLS on one machine, {line}; {machine.cpu_name()}\n"
-        f"{'':16}{'s':>8}{'MB/s':>8}{'cpu s/GB':>10}{'peak MB':>9}{'x as fast are we':>18}"
+        f"{'':16}{'s':>8}{'MB/s':>8}{'cpu s/GB':>10}{'hub s/GB':>10}{'peak MB':>9}{'x as fast are we':>18}"
     )
 
 
 def _row(name: str, turns: Turns, ours: Turns, size_bytes: int) -> str:
     seconds = statistics.median(turns.seconds)
-    cpu = statistics.median(turns.cpu_s) / size_bytes * 1e9
+    cpu, hub_cpu = (statistics.median(each) / size_bytes * 1e9 for each in (turns.cpu_s, turns.hub_cpu_s))
     ratio = "" if turns is ours else f"{_ratio(ours, turns):18.2f}"
     return (
-        f"{name:16}{seconds:8.2f}{size_bytes / 1e6 / seconds:8.0f}{cpu:10.2f}{max(turns.peak_mb):9.0f}{ratio}"
+        f"{name:16}{seconds:8.2f}{size_bytes / 1e6 / seconds:8.0f}{cpu:10.2f}{hub_cpu:10.2f}"
+        f"{max(turns.peak_mb):9.0f}{ratio}"
     )
 
 
@@ -138,6 +150,7 @@ def _as_json(
         clients[name] = {
             "mb_per_s": round(size_bytes / 1e6 / statistics.median(theirs.seconds), 1),
             "cpu_s_per_gb": round(statistics.median(theirs.cpu_s) / size_bytes * 1e9, 3),
+            "hub_cpu_s_per_gb": round(statistics.median(theirs.hub_cpu_s) / size_bytes * 1e9, 3),
             "peak_mb": round(max(theirs.peak_mb)),
             "seconds": [round(seconds, 3) for seconds in theirs.seconds],
         }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -86,10 +87,35 @@ def test_bytes_that_came_by_another_way_are_hashed_from_memory_too(
     assert scene.running.measured().sha256 == hashlib.sha256(CONTENT).hexdigest()
 
 
-def test_what_the_hash_is_too_far_behind_for_is_read_back(scene: Scene) -> None:
+def test_what_the_hash_is_too_far_behind_for_is_read_back(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("influence.hub.hashing._LONGEST_WAIT_S", 0.0)
     scene.receive(scene.cursor(), len(CONTENT))
     scene.advance()
     assert scene.running.measured().sha256 == hashlib.sha256(CONTENT).hexdigest()
+    assert scene.n_free() == N_KEPT
+
+
+def test_a_line_that_outruns_the_hash_waits_for_it(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    scene.forbid_reading(monkeypatch)
+    monkeypatch.setattr("influence.hub.hashing._LONGEST_WAIT_S", 60.0)
+    monkeypatch.setattr("influence.hub.hashing._NEAR", N_KEPT - 1)
+    cursor = scene.cursor()
+    scene.receive(cursor, (N_KEPT - 1) * BLOCK)
+    hashing = threading.Timer(0.0, scene.advance)
+    hashing.start()
+    scene.receive(cursor, BLOCK)
+    hashing.join()
+    scene.advance()
+    assert scene.part.has(N_KEPT - 1)
+
+
+def test_a_line_does_not_wait_for_a_hash_that_waits_for_another(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("influence.hub.hashing._LONGEST_WAIT_S", 60.0)
+    scene.receive(scene.cursor(10 * BLOCK), 2 * BLOCK)
     assert scene.n_free() == N_KEPT
 
 

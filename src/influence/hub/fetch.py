@@ -202,11 +202,12 @@ class Fetcher:
     def _take(self, number: int) -> Span | None:
         with self._changed:
             while not self._stop.is_set() and self._n_open:
-                span = self._next_span() if number < self._tuner.n_connections else None
+                may_work = number < self._tuner.n_connections
+                span = self._next_span() if may_work else None
                 if span:
                     self._under_way.add(span)
                     return span
-                self._changed.wait(_TICK_S)
+                self._changed.wait(_TICK_S if may_work else None)  # the tuner's word wakes all
         return None
 
     def _put_back(self, span: Span) -> None:

@@ -20,6 +20,7 @@ from influence.hub.memory import BlockMemory
 
 _PIECE_BYTES = 256 << 10  # stays in the processor's cache between reading and hashing
 _NEAR = 8  # blocks ahead of the hash that are kept in memory
+_LONGEST_WAIT_S = 0.05  # for a hash that is nearly near, before a block is read back after all
 
 
 class RunningHash:
@@ -30,7 +31,7 @@ class RunningHash:
 
     def __init__(self, part: Part, memory: BlockMemory) -> None:
         self._part, self._memory = part, memory
-        self._lock = threading.Lock()
+        self._changed = threading.Condition()
         self._kept: dict[int, memoryview] = {}  # blocks that were written, and not hashed yet
         self._keeps = True
         self.restart()
@@ -48,13 +49,19 @@ class RunningHash:
         return self._next_block == self._part.n_blocks
 
     def room_for(self, block: int) -> memoryview | None:
-        """A buffer to receive a block into, for `written` or `give_back`; None if it will be read back."""
-        is_near = 0 <= block - self._next_block < _NEAR
-        return self._memory.take(self._part.block_bytes) if self._keeps and is_near else None
+        """A buffer to receive a block into, for `written` or `give_back`; None if it will be read back.
+
+        A line that outruns the hash waits for it a little: a block that is not read back costs less.
+        """
+        if not self._keeps or not 0 <= block - self._next_block < 2 * _NEAR:
+            return None
+        with self._changed:
+            self._changed.wait_for(lambda: self._is_near(block) or not self._is_at_work, _LONGEST_WAIT_S)
+        return self._memory.take(self._part.block_bytes) if self._is_near(block) else None
 
     def written(self, block: int, buffer: memoryview | None) -> None:
         """A block is on its way to the part's journal, and `buffer` begins with what was written."""
-        with self._lock:
+        with self._changed:
             old = self._kept.pop(block, None)
             if buffer is not None and self._keeps:
                 self._kept[block], buffer = buffer, None
@@ -75,11 +82,13 @@ class RunningHash:
 
         `check_running` is called now and then, and may raise to give up; then nothing is lost.
         """
-        while self._part.has(self._next_block):
+        while self._is_at_work:
             check_running()
             if not (self._take_kept(self._next_block) or self._take(self._next_block, check_running)):
                 return self._next_block
-            self._next_block += 1
+            with self._changed:
+                self._next_block += 1
+                self._changed.notify_all()
         return None
 
     def measured(self) -> Measured:
@@ -87,15 +96,23 @@ class RunningHash:
         git_sha1 = self._git_sha1.hexdigest() if self._git_sha1 else None
         return Measured(self._sha256.hexdigest(), git_sha1, self._part.size_bytes, self._part.checksums())
 
+    @property
+    def _is_at_work(self) -> bool:
+        """Whether there is something to hash."""
+        return self._part.has(self._next_block)
+
+    def _is_near(self, block: int) -> bool:
+        return block - self._next_block < _NEAR
+
     def _drop_kept(self) -> None:
-        with self._lock:
+        with self._changed:
             kept, self._kept = self._kept, {}
         for buffer in kept.values():
             self.give_back(buffer)
 
     def _take_kept(self, block: int) -> bool:
         """Hash a block that is in memory; False if it is not."""
-        with self._lock:
+        with self._changed:
             buffer = self._kept.pop(block, None)
         if buffer is None:
             return False
