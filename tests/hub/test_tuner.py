@@ -68,6 +68,10 @@ def test_where_the_processors_are_the_limit_one_connection_is_tried_at_once() ->
     assert watch(Tuner(16), shared, 30, is_busy=True) == [4] + [1] * 11 + [2, 2] + [1] * 16
 
 
+def test_what_many_brought_in_their_first_moment_is_not_held_against_one_that_keeps_processors_busy() -> None:
+    assert watch(Tuner(16), lambda n: 60.0 if n == 1 else 100.0, 9, is_busy=True) == [4] + [1] * 8
+
+
 def test_where_one_brings_less_than_four_they_come_back_though_the_processors_are_busy() -> None:
     assert watch(Tuner(16), each_alone, 6, is_busy=True) == [4, 1, 1, 4, 4, 4]
 

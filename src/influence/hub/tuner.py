@@ -17,6 +17,7 @@ from typing import Literal
 _FIRST = 4
 _GAIN = 1.25  # the least that a doubling must bring
 _LOSS = 0.95  # the most that a halving may leave away
+_BUSY_LOSS = 0.5  # the same where the processors are the limit: what outran the hash has yet to be paid for
 _PATIENCE = 2  # moments that a new number gets at least to show itself
 _SLOW_START = 12  # and at most, while connections are opening or becoming faster
 _GROWTH = 1.05  # from one moment to the next
@@ -87,7 +88,7 @@ class Tuner:
     def _fall(self, moment: Moment) -> None:
         if moment.n_flowing > self.n_connections:  # some have not left yet
             return
-        if moment.bytes_per_s >= self._best * _LOSS:
+        if moment.bytes_per_s >= self._best * (_BUSY_LOSS if moment.is_busy else _LOSS):
             self._best, self._n_best = max(moment.bytes_per_s, self._best), self.n_connections
             self._step_down()
         elif self._n_moments >= _PATIENCE:
