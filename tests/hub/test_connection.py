@@ -7,6 +7,7 @@ from pathlib import Path
 from influence.hub.connection import Connection
 from influence.hub.events import ignore
 from influence.hub.journal import Part
+from influence.hub.memory import BlockMemory
 from influence.hub.safe_folder import SafeFolder
 from influence.hub.spans import Job, Span
 from support.downloads import BLOCK, CONTENT, ORIGIN, one_file
@@ -35,7 +36,7 @@ def open_part(folder: SafeFolder) -> Part:
 def test_a_connection_that_is_one_too_many_leaves_after_its_block(tmp_path: Path) -> None:
     with SafeFolder(tmp_path) as folder:
         part, source = open_part(folder), one_file()
-        span = Span(Job(part), 0, len(CONTENT))
+        span = Span(Job(part, BlockMemory()), 0, len(CONTENT))
         connection(source, may_go_on=False).bring(span)
         n_connections = 1
         while span.n_left:
@@ -50,7 +51,7 @@ def test_a_connection_that_is_one_too_many_leaves_after_its_block(tmp_path: Path
 def test_a_connection_stops_where_another_took_over(tmp_path: Path) -> None:
     with SafeFolder(tmp_path) as folder:
         part, source = open_part(folder), one_file()
-        span = Span(Job(part), 0, len(CONTENT))
+        span = Span(Job(part, BlockMemory()), 0, len(CONTENT))
         rest = span.split()
         assert rest is not None
         for half in (span, rest):
@@ -64,6 +65,6 @@ def test_what_is_received_is_counted_for_the_tuner(tmp_path: Path) -> None:
     with SafeFolder(tmp_path) as folder:
         part = open_part(folder)
         line = connection(one_file(), may_go_on=True)
-        line.bring(Span(Job(part), 0, len(CONTENT)))
+        line.bring(Span(Job(part, BlockMemory()), 0, len(CONTENT)))
         part.close()
     assert (line.n_bytes, line.n_failed, line.n_limited) == (len(CONTENT), 0, 0)
