@@ -120,6 +120,7 @@ def steps() -> Iterator[tuple[str, Callable[[], object]]]:
         "one token, float32 logits",
         lambda: TRITON.norm_linear(x_of(1), norm_of(HIDDEN), head(), torch.float32),
     )
+    yield "inputs of 8 tokens", inputs
     yield "draw of 128k", lambda: draw(filtered=False)
     yield "filtered draw of 128k", lambda: draw(filtered=True)
     yield "decode at 2048", lambda: attend(1, HEAD_DIM)
@@ -156,6 +157,14 @@ def attend(
     tables = torch.zeros(1, 32, dtype=torch.int32)
     starts, lengths = torch.tensor([0, n], dtype=torch.int32), torch.tensor([2048], dtype=torch.int32)
     TRITON.paged_attention(q, kv, tables, starts, lengths, 0.1, window, softcap)
+
+
+def inputs() -> None:
+    """What a step begins with."""
+    ids = torch.zeros(8, dtype=torch.int64)
+    TRITON.embedded(torch.empty(32000, HIDDEN, dtype=torch.bfloat16), ids, 1.0)
+    TRITON.turns(ids, torch.zeros(8, HEAD_DIM // 2), 1.0)
+    TRITON.places(torch.zeros(8, 2048, dtype=torch.int32), ids)
 
 
 def draw(filtered: bool) -> None:

@@ -44,10 +44,10 @@ def samples(rows: np.ndarray, draws: list[Draw]) -> list[Sample]:
     tensors = DrawTensors.empty(len(rows), torch.device("cpu"))
     tensors.fill(draws, vocab_size, lambda host: host)
     choice = Choice.of(draws, vocab_size)
-    found = outcomes(
-        torch.from_numpy(rows), tensors, torch.tensor(positions), choice, pick=pick, adjust=adjusted
+    found = torch.full((len(rows), choice.n_columns), torch.nan, dtype=torch.float64)
+    outcomes(
+        torch.from_numpy(rows), tensors, torch.tensor(positions), choice, found, pick=pick, adjust=adjusted
     )
-    assert found.shape == (len(rows), choice.n_columns)
     return samples_of(found.tolist(), draws, positions)
 
 
@@ -177,4 +177,4 @@ def test_the_least_that_does_for_all_is_chosen() -> None:
     assert Choice.of(draws, 100) == Choice("greedy", adjusts=False, n_top=5)
     assert Choice.of(draws, 2).n_top == 2
     known = Draw(0, 1, replace(drawn, repeat_penalty=2.0), known_id=3)
-    assert Choice.of([known], 100) == Choice("greedy", adjusts=False, n_top=0)
+    assert Choice.of([known], 100) == Choice("greedy", adjusts=False, n_top=0, knows=True)

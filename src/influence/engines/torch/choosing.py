@@ -50,6 +50,7 @@ class Choice:
     kind: Kind
     adjusts: bool = False  # whether logits change first: biases, penalties, a mask
     n_top: int = -1  # likeliest alternatives; -1: no log probabilities
+    knows: bool = False  # whether a token is known, and only its log probabilities are wanted
 
     @classmethod
     def of(cls, draws: Sequence[Draw], vocab_size: int) -> Choice:
@@ -59,6 +60,7 @@ class Choice:
             kind_of([draw.params for draw in draws if draw.known_id is None]),
             any(Adjustments.are_asked(draw) for draw in draws),
             min(next((n for n in (-1, *_TOPS) if n >= n_top), n_top), vocab_size),
+            any(draw.known_id is not None for draw in draws),
         )
 
     @property
@@ -132,11 +134,12 @@ def outcomes(
     draws: DrawTensors,
     positions: Tensor,  # (n,) int64: of the tokens to be chosen
     choice: Choice,
+    found: Tensor,  # (n, choice.n_columns) float64: written to
     *,
     pick: Pick,
     adjust: Adjust,
-) -> Tensor:
-    """What comes of each row, (n, choice.n_columns) float64. Reads nothing back to the host."""
+) -> None:
+    """What comes of each row. Reads nothing back to the host."""
     likeliest = logits.argmax(dim=-1, keepdim=True)  # NaN counts as the largest
     peaks = logits.gather(1, likeliest)
     row, peaks_after = logits, peaks
@@ -150,12 +153,17 @@ def outcomes(
         weights = softmax_weights(row, peaks_after, draws.temperature.unsqueeze(1), is_greedy)
         drawn = pick(weights, draws, positions, choice.kind == "filtered").unsqueeze(1)
         chosen = torch.where(is_greedy, likeliest, drawn)
-    known = draws.known_id.unsqueeze(1)
-    chosen = torch.where(known >= 0, known, chosen)
-    columns = [chosen.double(), peaks.double(), peaks_after.double()]
+    if choice.knows:
+        known = draws.known_id.unsqueeze(1)
+        chosen = torch.where(known >= 0, known, chosen)
+    columns = [chosen, peaks, peaks_after]
     if choice.n_top >= 0:
         columns += log_probabilities(logits, peaks, chosen, choice.n_top)
-    return torch.cat(columns, dim=1)
+    begin = 0
+    for column in columns:
+        end = begin + column.shape[1]
+        found[:, begin:end] = column
+        begin = end
 
 
 def softmax_weights(row: Tensor, peaks: Tensor, temperature: Tensor, is_greedy: Tensor) -> Tensor:
@@ -202,7 +210,7 @@ def log_probabilities(logits: Tensor, peaks: Tensor, chosen: Tensor, n_top: int)
     if n_top == 0:
         return [own]
     ids = largest(logits, n_top)
-    return [own, ids.double(), logits.gather(1, ids).double() - log_totals]
+    return [own, ids, logits.gather(1, ids).double() - log_totals]
 
 
 def largest(values: Tensor, n: int) -> Tensor:

@@ -50,8 +50,9 @@ class Decoder:
 
     def hidden(self, batch: Batch, kv: Tensor) -> Tensor:
         """What the blocks make of the tokens, (n, hidden_size) float32; `kv` is every layer's cache, and written to."""
-        x = self._weights.embed[batch.token_ids].float() * self._spec.embedding_scale
-        turns = [self._turns(batch, rope) for rope in range(len(self._spec.ropes))]
+        x = self._ops.embedded(self._weights.embed, batch.token_ids, self._spec.embedding_scale)
+        both = zip(batch.frequencies, self._factors, strict=True)
+        turns = [self._ops.turns(batch.positions, frequencies, factor) for frequencies, factor in both]
         for index, layer in enumerate(self._weights.layers):
             x = self._block(x, index, layer, batch, kv[index], turns)
         return x
@@ -162,8 +163,3 @@ class Decoder:
             qkv, cos, sin, rope, kv, slots, replace(heads, qk_norm="none")
         )
         return store
-
-    def _turns(self, batch: Batch, rope: int) -> tuple[Tensor, Tensor]:
-        """cos and sin, each (n, rotary_dim / 2); angles in float32, as transformers has them."""
-        angles = batch.positions.float().unsqueeze(1) * batch.frequencies[rope]
-        return angles.cos() * self._factors[rope], angles.sin() * self._factors[rope]

@@ -194,25 +194,22 @@ class DecodeStep:
             found.copy_(logits)
             return
         ops, draws = self._placement.ops, buffers.draws
-        found.copy_(
-            outcomes(logits, draws, buffers.positions + 1, choice, pick=ops.pick, adjust=ops.adjusted)
-        )
+        buffers.positions.add_(buffers.is_used)
+        outcomes(logits, draws, buffers.positions, choice, found, pick=ops.pick, adjust=ops.adjusted)
         buffers.token_ids.copy_(found[:, 0])
         self._placement.group.agree(buffers.token_ids)
-        buffers.positions.add_(buffers.is_used)
         if choice.adjusts and draws.adjustments is not None:
             draws.adjustments.count(buffers.token_ids, buffers.is_used)
 
     def _batch(self, buffers: _Buffers, tables: Tensor) -> Batch:
-        positions = buffers.positions
-        blocks = tables.gather(1, (positions // BLOCK_SIZE).unsqueeze(1)).squeeze(1).long()
+        slots, lengths = self._placement.ops.places(tables, buffers.positions)
         return Batch(
             token_ids=buffers.token_ids,
-            positions=positions,
-            slots=blocks * BLOCK_SIZE + positions % BLOCK_SIZE,
+            positions=buffers.positions,
+            slots=slots,
             block_tables=tables,
             query_starts=buffers.query_starts,
-            context_lengths=(positions + 1).int(),
+            context_lengths=lengths,
             frequencies=buffers.frequencies,
         )
 

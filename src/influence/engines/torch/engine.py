@@ -124,7 +124,8 @@ class TorchEngine(PagedEngine):
         tensors = DrawTensors.empty(len(draws), self.placement.device)
         tensors.fill(draws, self.spec.vocab_size, self.placement.to_device)
         choice, ops = Choice.of(draws, self.spec.vocab_size), self.placement.ops
-        found = outcomes(self._rows[rows], tensors, where, choice, pick=ops.pick, adjust=ops.adjusted)
+        found = torch.empty(len(draws), choice.n_columns, dtype=torch.float64, device=where.device)
+        outcomes(self._rows[rows], tensors, where, choice, found, pick=ops.pick, adjust=ops.adjusted)
         return samples_of(self.placement.to_host(found).wait().tolist(), draws, positions)
 
     def copy_block(self, source: int, target: int) -> None:

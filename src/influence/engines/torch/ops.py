@@ -45,6 +45,26 @@ def normed(x: Tensor, norm: Norm | None, mean: Callable[[Tensor], Tensor] = mean
     return y if norm.bias is None else y + norm.bias
 
 
+def embedded(embed: Tensor, token_ids: Tensor, scale: float) -> Tensor:
+    """The tokens' rows of (vocab_size, hidden_size), times a scale; (n, hidden_size) float32."""
+    return embed[token_ids].float() * scale
+
+
+def turns(positions: Tensor, frequencies: Tensor, factor: float) -> tuple[Tensor, Tensor]:
+    """cos and sin, each (n, rotary_dim / 2), times a factor; angles in float32, as transformers has them.
+
+    `frequencies`: (rotary_dim / 2,), or (n, rotary_dim / 2).
+    """
+    angles = positions.float().unsqueeze(1) * frequencies
+    return angles.cos() * factor, angles.sin() * factor
+
+
+def places(tables: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+    """Where one token of each sequence goes, (n,) int64 as `rope_and_store` takes it, and its length with it, (n,) int32."""
+    blocks = tables.gather(1, (positions // BLOCK_SIZE).unsqueeze(1)).squeeze(1).long()
+    return blocks * BLOCK_SIZE + positions % BLOCK_SIZE, (positions + 1).int()
+
+
 def gemv(x: Tensor, weight: Matrix, out_dtype: torch.dtype | None = None) -> Tensor:
     """x @ weight.T for any format of the weight. (n, in) of the weight's dtype -> (n, out) of `out_dtype` or that."""
     plain = dense(weight)
@@ -259,6 +279,9 @@ class Ops:
     linear_residual: Callable[..., Tensor] = linear_residual
     gate_up: Callable[..., Tensor] = gate_up
     normed: Callable[..., Tensor] = normed
+    embedded: Callable[..., Tensor] = embedded
+    turns: Callable[..., tuple[Tensor, Tensor]] = turns
+    places: Callable[..., tuple[Tensor, Tensor]] = places
     pick: Callable[..., Tensor] = pick
     adjusted: Callable[..., Tensor] = adjusted
 

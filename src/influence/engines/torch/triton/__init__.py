@@ -3,7 +3,7 @@
     table       which kernel takes a step, by how many tokens it has
     products    gemv (one row) and matmul (several) through matrices of every format; rows (norms, activations)
     heads       rope (qk-norm, rope, cache) and attention (paged, split, decodes and chunks together)
-    choices     the token drawn from a row (drawing)
+    steps       both ends of a step: embeddings, angles, places (inputs); the token drawn from a row (drawing)
     formats     a matrix as kernels take it, and how its weights become numbers
     tiles       tiles of a matrix and of the row that meets them; integers for q8 and q4
     activations the row that meets a matrix: norm, rounding; the MLP's functions

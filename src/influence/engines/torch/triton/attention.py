@@ -24,7 +24,8 @@ parts in their order: o = sum(w o_i) / sum(w), w = 2^(l_i - max l), several at a
 time, for each time is a wait for the L2 cache (some 0.2 us).
 
 Before it waits for the kernel before it, a program asks for its first block:
-tables and lengths were written before the first kernel of the step began.
+tables and lengths were there before the first kernel that overlaps began
+(`inputs.py`).
 
 Slots that no sequence filled may hold anything, NaN included: they are masked
 where they are loaded.

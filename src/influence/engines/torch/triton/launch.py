@@ -33,14 +33,19 @@ def overlaps(device: torch.device) -> bool:
     return device.type == "cuda" and bool(torch.cuda.get_device_capability(device) >= (9, 0))
 
 
-def options(device: torch.device, n_warps: int = 4, n_stages: int = 3) -> dict[str, Any]:
-    """The keyword arguments of a launch that say how, not what. The interpreter takes none."""
+def options(
+    device: torch.device, n_warps: int = 4, n_stages: int = 3, *, waits: bool = False
+) -> dict[str, Any]:
+    """The keyword arguments of a launch that say how, not what. The interpreter takes none.
+
+    `waits`: it begins when the kernel before it has ended, on every device.
+    """
     if INTERPRETED:
         return {}
     return {
         "num_warps": n_warps,
         "num_stages": n_stages,
-        "launch_pdl": overlaps(device),
+        "launch_pdl": overlaps(device) and not waits,
         "enable_fp_fusion": True,  # a multiplication and an addition are one FMA
     }
 

@@ -12,8 +12,8 @@ from __future__ import annotations
 import torch
 from influence.engines.torch import ops
 from influence.engines.torch.matrices import Heads, Linear, Matrix, Norm
-from influence.engines.torch.triton import choices, products
 from influence.engines.torch.triton import heads as heads_kernels
+from influence.engines.torch.triton import products, steps
 from influence.models.spec import Activation, Rope
 from torch import Tensor
 
@@ -97,5 +97,8 @@ TRITON = ops.Ops(
     linear_residual=linear_residual,
     gate_up=gate_up,
     normed=normed,
-    pick=choices.pick,
+    pick=steps.pick,
+    embedded=steps.embedded,
+    turns=steps.turns,
+    places=steps.places,
 )

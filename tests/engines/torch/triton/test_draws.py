@@ -13,7 +13,7 @@ pytest.importorskip("triton", reason="needs triton, which comes with torch on Li
 from influence.engines.sampling import Draw, SamplingParams, choose, softmax_weights
 from influence.engines.torch.choosing import DrawTensors
 from influence.engines.torch.triton import drawing
-from influence.engines.torch.triton.choices import pick
+from influence.engines.torch.triton.steps import pick
 from support.kernel_device import DEVICE
 
 BLOCK = drawing.BLOCK.value
