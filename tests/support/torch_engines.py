@@ -17,13 +17,14 @@ from influence.models.spec import ModelSpec
 
 WHY_NOT = "needs torch: pip install 'influence[torch]'"
 
-# On torch's CPU device: the plain path, what Metal would choose, and two processes. `make test-gpu` adds the GPU.
+# On torch's CPU device: the plain path, what Metal would choose, and two processes. `make test-gpu` adds GPUs.
 NAMES = (
     "torch-cpu",
     "torch-metal",
     "torch-2-ranks",
-    *(("torch-gpu",) if os.environ.get("INFLUENCE_TEST_GPU") else ()),
+    *(("torch-gpu", "torch-2-gpus") if os.environ.get("INFLUENCE_TEST_GPU") else ()),
 )
+_ON_RANKS: dict[str, Any] = {"torch-2-ranks": "cpu", "torch-2-gpus": "cuda"}  # and on which devices
 
 
 def make(name: str, spec: ModelSpec, weights: Weights) -> Engine:
@@ -32,8 +33,8 @@ def make(name: str, spec: ModelSpec, weights: Weights) -> Engine:
     from influence.engines.torch.engine import TorchEngine
 
     torch.set_num_threads(1)
-    if name == "torch-2-ranks":
-        return _on_ranks(spec, weights)
+    if name in _ON_RANKS:
+        return _on_ranks(torch, _ON_RANKS[name], spec, weights)
     where = {
         "torch-cpu": placement.on_cpu,
         "torch-metal": lambda: placement.on_metal(torch.device("cpu")),
@@ -44,8 +45,9 @@ def make(name: str, spec: ModelSpec, weights: Weights) -> Engine:
 
 def can_run(name: str, spec: ModelSpec) -> bool:
     """Whether the engine of that name can run any weights of the spec: one head can't be shared out to two ranks."""
-    if name != "torch-2-ranks":
+    if name not in _ON_RANKS:
         return True
+    pytest.importorskip("torch", reason=WHY_NOT)
     from influence.engines.torch.parallel.cuts import cut
 
     try:
@@ -55,20 +57,22 @@ def can_run(name: str, spec: ModelSpec) -> bool:
     return True
 
 
-def _on_ranks(spec: ModelSpec, weights: Weights) -> Engine:
+def _on_ranks(torch: Any, kind: Any, spec: ModelSpec, weights: Weights) -> Engine:
+    if kind == "cuda" and torch.cuda.device_count() < 2:
+        pytest.skip("needs two GPUs")
     from influence.engines.torch.memory import Room
     from influence.engines.torch.parallel.engine import TeamEngine
 
-    return TeamEngine(spec, weights, team_of(2), Room(context=None, n_sessions=16))
+    return TeamEngine(spec, weights, team_of(2, kind), Room(context=None, n_sessions=16))
 
 
 @cache
-def team_of(n_ranks: int) -> Any:
-    """Ranks on the CPU, the same for all tests of a run: torch takes seconds to load."""
+def team_of(n_ranks: int, kind: Any = "cpu") -> Any:
+    """Ranks, the same for all tests of a run: torch takes seconds to load."""
     from influence.engines.torch.parallel.commands import RankDevice
     from influence.engines.torch.parallel.team import Team
 
-    team = Team([RankDevice("cpu")] * n_ranks)
+    team = Team([RankDevice(kind, rank) for rank in range(n_ranks)])
     atexit.register(team.close)
     return team
 
