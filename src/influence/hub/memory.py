@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-_MOST_BYTES = 16 << 20
+_MOST_BYTES = 10 << 20  # as many blocks of 1 MiB as are kept for one hash (hashing.py), and two on their way
 
 
 class BlockMemory:
