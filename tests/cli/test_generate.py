@@ -130,6 +130,7 @@ def test_zero_tokens_are_a_completion_of_nothing(influence: Run) -> None:
         (["--repeat-penalty", "0"], "repeat_penalty is 0.0"),
         (["--stop", ""], "stop is ''"),
         (["--device-index", "1"], "device_index is 1"),
+        (["--tensor-parallel", "2"], "only CUDA devices share a model"),
         (["--kernels", "abacus"], "kernels is 'abacus'"),
         (["--context", "1000000000"], "context is 1000000000"),
     ],
