@@ -49,6 +49,29 @@ LOOK_UP_PAIRS = tl.constexpr(
     _LOOK_UP.format("$3", "$4", "$5", "$6", codes="$2") + "mov.b32 $0, first; mov.b32 $1, second; }"
 )
 
+# Four packed weights, whose low bytes are $4, whose codes the bytes of $5, and whose bases those of $6, into
+# float32. Bytes of exponents are halved between the upper and the lower bytes of bfloat16, where the low
+# bytes' signs and mantissas join them; both are kept where the code is above 0, whose byte plus 127 has its
+# sign bit set, which prmt (selector 0xba98) makes a byte of ones.
+UNPACK = tl.constexpr(
+    """{ .reg .b32 exponent, kept, upper, lower, part, pair;
+add.u32 exponent, $5, $6;
+add.u32 kept, $5, 0x7f7f7f7f;
+prmt.b32 kept, kept, 0, 0xba98;
+shr.u32 upper, exponent, 1;
+lop3.b32 upper, $4, upper, 0x80808080, 0xe4;
+and.b32 upper, upper, kept;
+shl.b32 lower, exponent, 7;
+lop3.b32 lower, lower, $4, 0x80808080, 0xe4;
+and.b32 lower, lower, kept;
+prmt.b32 pair, lower, upper, 0x5140;
+shl.b32 $0, pair, 16;
+and.b32 $1, pair, 0xffff0000;
+prmt.b32 pair, lower, upper, 0x7362;
+shl.b32 $2, pair, 16;
+and.b32 $3, pair, 0xffff0000; }"""
+)
+
 
 class Weights(NamedTuple):
     """A matrix (n_rows, n_cols) as kernels take it; `operands.weights` makes it."""
@@ -109,6 +132,33 @@ def unpacked(low, code, base):
     exponent = (code.to(tl.uint32) + base - 1) << 23
     bits = ((byte & 0x80) << 24) | exponent | ((byte & 0x7F) << 16)
     return tl.where(code > 0, bits, 0).to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def unpacked_words(low, codes, base):
+    """Words of four low bytes and of four codes, a byte each -> their four weights in order, float32."""
+    if not INTERPRETED:
+        bits = tl.inline_asm_elementwise(
+            UNPACK,
+            "=r,=r,=r,=r,r,r,r",
+            [low, codes, (base - 1) * 0x01010101],
+            dtype=(tl.int32, tl.int32, tl.int32, tl.int32),
+            is_pure=True,
+            pack=1,
+        )
+        return (
+            bits[0].to(tl.float32, bitcast=True),
+            bits[1].to(tl.float32, bitcast=True),
+            bits[2].to(tl.float32, bitcast=True),
+            bits[3].to(tl.float32, bitcast=True),
+        )
+    else:
+        return (
+            unpacked(low & 0xFF, codes & 15, base),
+            unpacked(low >> 8 & 0xFF, codes >> 8 & 15, base),
+            unpacked(low >> 16 & 0xFF, codes >> 16 & 15, base),
+            unpacked(low >> 24 & 0xFF, codes >> 24 & 15, base),
+        )
 
 
 @triton.jit

@@ -8,7 +8,7 @@ it. A chunk holds
     dense    4 f32, 8 bf16   as many
     q8       4 words         16, of a group of 64
     q4       4 words         32, a group; low halves are columns 0 to 15, high ones 16 to 31
-    packed   16 bytes        32; codes lie as in q4, the low bytes in the order of columns
+    packed   4 words         32; codes lie as in q4, the low bytes in the order of columns
 
 A tile of q4 or packed meets two tiles of activations, `near` and `far`. q8 and
 q4 meet whole numbers (`integers.py`). Weights are read once, so their lines are the first to leave the
@@ -22,7 +22,7 @@ import triton
 import triton.language as tl
 
 from influence.engines.torch.triton.activations import load_activations
-from influence.engines.torch.triton.formats import WORDS, has_far, unpacked
+from influence.engines.torch.triton.formats import WORDS, unpacked_words
 from influence.engines.torch.triton.integers import dot4, integer_activations, q4_words
 
 
@@ -48,10 +48,11 @@ def load_tile(
         w = tl.load(at, wide_mask & (column < matrix.n_cols), other=0, eviction_policy="evict_first")
         return w, w, w
     elif matrix.FORMAT == "packed":
-        low = matrix.main + index[:, :, None] * (2 * WIDTH) + place
-        code = matrix.side + index[:, :, None] * WIDTH + place
+        word = index[:, :, None] * WORDS + tl.arange(0, WORDS)[None, None, :]
+        low = matrix.main.to(tl.pointer_type(tl.int32), bitcast=True) + index[:, :, None] * WORDS + word
+        code = matrix.side.to(tl.pointer_type(tl.int32), bitcast=True) + word
         near = tl.load(low, wide_mask, other=0, eviction_policy="evict_first")
-        far = tl.load(low + WIDTH, wide_mask, other=0, eviction_policy="evict_first")
+        far = tl.load(low + WORDS, wide_mask, other=0, eviction_policy="evict_first")
         return near, far, tl.load(code, wide_mask, other=0, eviction_policy="evict_first")
     else:
         word = matrix.main.to(tl.pointer_type(tl.int32), bitcast=True) + index[:, :, None] * WORDS
@@ -67,7 +68,7 @@ def tile_sums(
     a,
     b,
     c,
-    near,  # as `met_by` gave them
+    near,  # as `met_by` gave them: dense (1, CHUNKS, WIDTH), packed (CHUNKS, WORDS, 4), else words
     far,
     scale,
     matrix,
@@ -82,9 +83,22 @@ def tile_sums(
         sums = dot4(second, far, dot4(first, near, tl.zeros_like(a)))
         return tl.sum(sums, 2).to(tl.float32) * (b.to(tl.float32) * scale)
     else:
-        first = unpacked(a, c & 15, matrix.base)
-        second = unpacked(b, c >> 4, matrix.base)
-        return tl.sum(first * near, 2) + tl.sum(second * far, 2)
+        sums = word_sums(a, c & 0x0F0F0F0F, near, matrix.base, tl.zeros(a.shape, tl.float32))
+        return tl.sum(word_sums(b, c >> 4 & 0x0F0F0F0F, far, matrix.base, sums), 2)
+
+
+@triton.jit
+def word_sums(low, codes, x, base, sums):
+    """sums + four packed weights of each word times their activations, x (CHUNKS, WORDS, 4); float32."""
+    x = tl.reshape(x, [x.shape[0], WORDS, 2, 2])
+    even, odd = tl.split(x)
+    x0, x2 = tl.split(even)
+    x1, x3 = tl.split(odd)
+    w0, w1, w2, w3 = unpacked_words(low, codes, base)
+    sums += w0 * x0[None, :, :]
+    sums += w1 * x1[None, :, :]
+    sums += w2 * x2[None, :, :]
+    return sums + w3 * x3[None, :, :]
 
 
 @triton.jit
@@ -92,19 +106,16 @@ def met_by(x_ptr, norm, statistics, first, matrix, CHUNKS: tl.constexpr):
     """The activations that a tile meets: near and far ones, and their scale, as `tile_sums` takes them."""
     if matrix.FORMAT == "q8" or matrix.FORMAT == "q4":
         return integer_activations(x_ptr, norm, statistics, first, matrix, CHUNKS)
-    else:
-        column = columns_of(first, matrix, CHUNKS)
-        near = load_activations(x_ptr, norm, statistics, column, column < matrix.n_cols, matrix.DTYPE)
-        far = near
-        if has_far(matrix.FORMAT):
-            column += matrix.WIDTH
-            far = load_activations(x_ptr, norm, statistics, column, column < matrix.n_cols, matrix.DTYPE)
+    elif matrix.FORMAT == "packed":
+        column = first * 32 + tl.arange(0, CHUNKS * 32)
+        x = load_activations(x_ptr, norm, statistics, column, column < matrix.n_cols, matrix.DTYPE)
+        halves = tl.permute(tl.reshape(x, [CHUNKS, 2, 4 * WORDS]), [0, 2, 1])
+        near, far = tl.split(halves)
+        near = tl.reshape(near, [CHUNKS, WORDS, 4])
+        far = tl.reshape(far, [CHUNKS, WORDS, 4])
         return near, far, near
-
-
-@triton.jit
-def columns_of(first, matrix, CHUNKS: tl.constexpr):
-    """The columns that the `near` activations of a tile stand in, (1, CHUNKS, WIDTH); `far` is 16 on."""
-    span: tl.constexpr = 2 * matrix.WIDTH if has_far(matrix.FORMAT) else matrix.WIDTH
-    chunk = first + tl.arange(0, CHUNKS)
-    return chunk[None, :, None] * span + tl.arange(0, matrix.WIDTH)[None, None, :]
+    else:
+        place = tl.arange(0, matrix.WIDTH)[None, None, :]
+        column = (first + tl.arange(0, CHUNKS))[None, :, None] * matrix.WIDTH + place
+        x = load_activations(x_ptr, norm, statistics, column, column < matrix.n_cols, matrix.DTYPE)
+        return x, x, x
