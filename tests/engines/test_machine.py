@@ -95,6 +95,15 @@ def test_a_group_over_its_limit_leaves_nothing(tmp_path: Path) -> None:
     assert machine.available_memory(tmp_path) == 0
 
 
+def test_free_memory_is_what_the_kernel_tells(tmp_path: Path) -> None:
+    write(tmp_path, {"proc/meminfo": "MemTotal:  8000 kB\nMemFree:   10 kB\nMemAvailable:   3000 kB"})
+    assert machine.available_memory(tmp_path) == 3000 * 1024
+
+
+def test_a_kernel_that_does_not_tell_is_asked_otherwise(tmp_path: Path) -> None:
+    assert 0 < machine.available_memory(tmp_path) <= psutil.virtual_memory().total
+
+
 def test_this_machine_has_cores_and_memory() -> None:
     cores = machine.cores()
     assert 1 <= cores.n_usable <= cores.n_logical == os.cpu_count()

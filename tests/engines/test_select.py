@@ -123,11 +123,21 @@ def test_running_a_model_on_the_cpu_loads_no_torch() -> None:
 
 
 def test_a_driver_s_traces_show_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gpus.shutil, "which", lambda name: None)
+    monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(gpus, "_CUDA_TRACES", (str(tmp_path / "nvidia0"),))
     assert gpus.cuda_trace() == ""
     (tmp_path / "nvidia0").touch()
     assert gpus.cuda_trace() == str(tmp_path / "nvidia0")
+
+
+def test_a_driver_s_program_shows_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", f"{tmp_path / 'nowhere'}:{tmp_path}")
+    monkeypatch.setattr(gpus, "_CUDA_TRACES", ())
+    program = tmp_path / "nvidia-smi"
+    program.touch()
+    assert gpus.cuda_trace() == ""
+    program.chmod(0o755)
+    assert gpus.cuda_trace() == str(program)
 
 
 def test_too_little_memory_is_refused_before_the_engine_is_made(

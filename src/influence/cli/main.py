@@ -6,13 +6,16 @@ import signal
 import sys
 from collections.abc import Sequence
 from types import FrameType
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
 from influence import __version__
 from influence.cli import failure, output
 from influence.cli.lazy import LazyGroup
+
+if TYPE_CHECKING:
+    from influence.text.template_process import TemplateProcess
 
 COMMANDS = {
     "doctor": "influence.cli.commands.doctor:doctor",
@@ -44,11 +47,14 @@ def influence(traceback: bool) -> None:
     """
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Run one command; returns the exit code of the process."""
+def main(arguments: Sequence[str], renderer: TemplateProcess | None = None) -> int:
+    """Run one command; returns the exit code of the process.
+
+    `renderer` is a process for chat templates that was started ahead of the command.
+    """
     show_traceback = False
     try:
-        with influence.make_context("influence", list(arguments)) as context:
+        with influence.make_context("influence", list(arguments), obj=renderer) as context:
             show_traceback = context.params["traceback"]
             influence.invoke(context)
     except BaseException as error:  # the one place where everything ends
@@ -56,12 +62,12 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def run() -> NoReturn:
-    """The process's entry point."""
+def run(renderer: TemplateProcess | None = None) -> NoReturn:
+    """Run the command of this process's arguments, and end with its exit code."""
     for number in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
         signal.signal(number, _terminate)
     output.prepare_streams()
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main(sys.argv[1:], renderer))
 
 
 def _terminate(number: int, frame: FrameType | None) -> NoReturn:

@@ -82,7 +82,7 @@ def unfinished_note(folder: Path) -> str:
 
 def _download_in(folder: Path) -> Entry | None:
     """The folder's entry, if a download was ever begun in it: most of the shelf's code is for these alone."""
-    from influence.hub.manifest import OWN_FOLDER
+    from influence.hub import OWN_FOLDER
 
     if not (folder / OWN_FOLDER).is_dir():
         return None

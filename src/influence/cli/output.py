@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import sys
 import threading
 from collections.abc import Iterator, Sequence
@@ -193,7 +192,7 @@ class Spinner:
         pause_s = _SPINNER_DELAY_S
         while not self._stopped.wait(pause_s):
             # A line that wraps could not be erased.
-            text = self._text[: shutil.get_terminal_size().columns - 3]
+            text = self._text[: terminal_size(sys.stderr).columns - 3]
             sign = _SPINNER[turn % len(_SPINNER)]
             print(f"{_ERASE_LINE}{sign} {text}", end="", file=sys.stderr, flush=True)
             turn += 1

@@ -16,10 +16,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from influence.models.spec import ModelSpec
-from influence.models.survey import Survey
 
 if TYPE_CHECKING:
     from influence.engines.base import KvType
+    from influence.models.survey import Survey
 
 PackedFormat = Literal["packed", "q8", "q4"]
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import importlib.util
 import os
 import platform
-import shutil
 import sys
 from dataclasses import dataclass
 from typing import Literal
@@ -45,7 +44,13 @@ def cuda_trace() -> str:
     for path in _CUDA_TRACES:
         if os.path.exists(path):  # noqa: PTH110 - a device node, not a file to open
             return path
-    return shutil.which("nvidia-smi") or ""
+    return _on_the_path("nvidia-smi")
+
+
+def _on_the_path(program: str) -> str:
+    """Where a program lies that a shell would find, or nothing."""
+    paths = (os.path.join(folder, program) for folder in os.get_exec_path())  # noqa: PTH118
+    return next((path for path in paths if os.access(path, os.X_OK)), "")
 
 
 def metal_trace() -> str:

@@ -20,8 +20,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
-
 # Version 1 says "no limit" with the largest multiple of the page size.
 _NO_LIMIT = 1 << 60
 
@@ -38,8 +36,7 @@ class Cores:
 def cores() -> Cores:
     """The cores of this machine and this process's share of them."""
     n_logical = os.cpu_count() or 1
-    n_physical = psutil.cpu_count(logical=False) or n_logical
-    return Cores(n_physical, n_logical, usable_cores())
+    return Cores(_physical_cores() or n_logical, n_logical, usable_cores())
 
 
 def cpu_name(root: Path = Path("/")) -> str:
@@ -61,13 +58,20 @@ def usable_cores(root: Path = Path("/")) -> int:
 def _cores_of_affinity(root: Path) -> int:
     """Hardware threads of one core count once; where the kernel does not say, each counts."""
     if sys.platform != "linux":
-        return psutil.cpu_count(logical=False) or os.cpu_count() or 1
+        return _physical_cores() or os.cpu_count() or 1
     found = set()
     for cpu in os.sched_getaffinity(0):
         topology = root / f"sys/devices/system/cpu/cpu{cpu}/topology"
         core = (_read(topology / "physical_package_id"), _read(topology / "core_id"))
         found.add(core if all(core) else (str(cpu), ""))
     return len(found)
+
+
+def _physical_cores() -> int | None:
+    """Of the machine, as far as the system tells."""
+    import psutil
+
+    return psutil.cpu_count(logical=False)  # type: ignore[no-any-return]
 
 
 def cpu_quota(root: Path = Path("/")) -> float | None:
@@ -85,8 +89,18 @@ def cpu_quota(root: Path = Path("/")) -> float | None:
 def available_memory(root: Path = Path("/")) -> int:
     """Bytes that this process can still take without swapping or being killed."""
     headrooms = [_cgroup_headroom(folder) for folder in _cgroups(root, "memory")]
-    free = int(psutil.virtual_memory().available)
-    return max(0, min([free, _address_space_left(), *headrooms]))
+    return max(0, min([_free_memory(root), _address_space_left(), *headrooms]))
+
+
+def _free_memory(root: Path) -> int:
+    """What the machine as a whole can still give, in bytes."""
+    for line in _read(root / "proc/meminfo").splitlines():
+        name, _, amount = line.partition(":")
+        if name == "MemAvailable":
+            return int(amount.split()[0]) * 1024
+    import psutil  # takes as long to import as a small model to answer: only where the kernel does not say
+
+    return int(psutil.virtual_memory().available)
 
 
 def _cgroup_headroom(folder: Path) -> int:
@@ -109,6 +123,8 @@ def _address_space_left() -> int:
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
     if limit == resource.RLIM_INFINITY:
         return _NO_LIMIT
+    import psutil
+
     return limit - int(psutil.Process().memory_info().vms)
 
 

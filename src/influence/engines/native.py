@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -16,13 +17,15 @@ import numpy.typing as npt
 from influence import _native
 from influence.engines import machine
 from influence.engines.base import Blocks, Engine, KvPool, KvType, Session, Step
-from influence.engines.packing import PackedWeights
 from influence.engines.sampling import Draw, Sample, sample_row
 from influence.errors import ContextFull, InvalidParameter, OutOfMemory
 from influence.models.binding import Weights
 from influence.models.rope import rope_frequencies
 from influence.models.spec import ModelSpec
 from influence.weights.tensor import Tensor
+
+if TYPE_CHECKING:
+    from influence.engines.packing import PackedWeights
 
 Slots = dict[str, npt.NDArray[np.generic] | _native.Packed]
 MappedFile = tuple[Path, int, int]  # a file, the address of its mapping, the mapping's length

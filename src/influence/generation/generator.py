@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from queue import Empty, SimpleQueue
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from influence.engines.base import Engine
 from influence.errors import ContextFull, EngineError, InvalidParameter, ServerBusy
@@ -30,13 +30,15 @@ from influence.generation.facts import EndRate, GeneratorFacts
 from influence.generation.loop import Loop
 from influence.generation.params import GenerationParams
 from influence.generation.prefix_cache import PrefixCache
-from influence.generation.prompt_store import PromptStore
 from influence.generation.sequence import SequenceState
 from influence.generation.stop import CompletionText, Detokenizer
-from influence.generation.stored_prompts import StoredPrompts
 from influence.models.spec import ModelSpec
 from influence.text.stream import IncrementalDetokenizer
 from influence.text.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from influence.generation.prompt_store import PromptStore
+    from influence.generation.stored_prompts import StoredPrompts
 
 MAX_RUNNING = 64
 MAX_UNFINISHED = 1024
@@ -94,9 +96,7 @@ class Generator:
             max_running=max_running,
             clock=clock,
             on_left=self._on_left,
-            stored=None
-            if prompt_store is None
-            else StoredPrompts(prompt_store, engine.kv_pool.block_size, wake=self._wake),
+            stored=None if prompt_store is None else self._stored(prompt_store),
         )
         self._inbox: SimpleQueue[SequenceState | None] = SimpleQueue()  # None: look again
         self._lock = threading.Lock()  # guards the four below
@@ -202,6 +202,11 @@ class Generator:
             stream=Stream(self._wake, on_event),
             submitted_s=self._clock(),
         )
+
+    def _stored(self, prompt_store: PromptStore) -> StoredPrompts:
+        from influence.generation.stored_prompts import StoredPrompts
+
+        return StoredPrompts(prompt_store, self._engine.kv_pool.block_size, wake=self._wake)
 
     def _wake(self) -> None:
         """Have the thread look again; from any thread."""

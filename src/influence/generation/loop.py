@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from influence.engines.base import Engine, KvPool
 from influence.engines.sampling import Sample
@@ -21,7 +22,9 @@ from influence.generation.prefix_cache import PrefixCache
 from influence.generation.scheduler import Pace, chunk_lengths, n_admitted, step_budget, within_rows
 from influence.generation.sequence import SequenceState
 from influence.generation.sharing import Lead, open_or_wait
-from influence.generation.stored_prompts import Load, StoredPrompts
+
+if TYPE_CHECKING:
+    from influence.generation.stored_prompts import Load, StoredPrompts
 
 # Rows of logits that scored prompts may take in one step, of 4 bytes a number.
 SCORED_BYTES = 32 << 20
@@ -187,7 +190,7 @@ class Loop:
 
     def _open_session(self, sequence: SequenceState) -> None:
         wait = self._waits.pop(sequence, None)
-        if self._stored is not None and isinstance(wait, Load):
+        if self._stored is not None and wait is not None and not isinstance(wait, Lead):
             self._stored.end_load(sequence, wait, self._make_room)
         else:
             wait = self._begin_session(sequence)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
@@ -70,7 +70,7 @@ def resolve_params(given: Mapping[str, Any], model_defaults: GenerationConfig) -
             raise InvalidParameter(name, value, f"left out: the parameters are {', '.join(PARAMETER_NAMES)}")
     stated = _stated_by(model_defaults)
     chosen = {name: value for name, value in given.items() if value is not None}
-    values = {"seed": secrets.randbits(32), **stated, **chosen}
+    values = {"seed": int.from_bytes(os.urandom(4), "little"), **stated, **chosen}
     sources = {name: _source(name, chosen, stated) for name in PARAMETER_NAMES}
     try:
         return ResolvedParams(_build(values), sources)

@@ -21,7 +21,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from influence.errors import InvalidParameter, TokenizerError
-from influence.text.tool_messages import fitted_messages
 
 if TYPE_CHECKING:
     from influence.text.chat_template import ChatTemplate
@@ -89,6 +88,8 @@ def _with_tools_fitted(
     """The messages with tools, calls and results where this template looks for them."""
     if not tools and not any(_role(message) == "tool" or _has_calls(message) for message in messages):
         return messages
+    from influence.text.tool_messages import fitted_messages
+
     return fitted_messages(messages, tools, template.tool_habits)
 
 

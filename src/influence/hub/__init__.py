@@ -3,3 +3,5 @@
 Knows HTTP and files; nothing of what the files mean. Nothing here is imported,
 and no socket opened, by a command that runs a model.
 """
+
+OWN_FOLDER = ".influence"  # in a model's folder: what a download knows of it (manifest.py)

@@ -20,11 +20,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from influence.errors import HubError
+from influence.hub import OWN_FOLDER
 from influence.hub.names import check_file_names
 from influence.hub.records import RemoteFile
 from influence.hub.safe_folder import SafeFolder
 
-OWN_FOLDER = ".influence"
 MANIFEST = f"{OWN_FOLDER}/manifest.json"
 PENDING = f"{OWN_FOLDER}/pending.json"
 PARTS = f"{OWN_FOLDER}/parts"

@@ -17,12 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from influence.errors import InfluenceError, ModelFilesMissing, WriteFailed
+from influence.hub import OWN_FOLDER
 from influence.hub.clock import SystemClock
 from influence.hub.events import OnEvent, ignore
 from influence.hub.journal import block_bytes_of
 from influence.hub.manifest import (
     MANIFEST,
-    OWN_FOLDER,
     PARTS,
     PENDING,
     Manifest,

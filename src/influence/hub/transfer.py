@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from influence.errors import DownloadFailed, WriteFailed
+from influence.hub import OWN_FOLDER
 from influence.hub.clock import Clock, SystemClock
 from influence.hub.events import Installed, OnEvent, Planned, Unverified, Waiting, ignore
 from influence.hub.fetch import Fetcher
@@ -27,7 +28,6 @@ from influence.hub.journal import Part, block_bytes_of, done_name, measure, part
 from influence.hub.manifest import (
     LOCK,
     MANIFEST,
-    OWN_FOLDER,
     PARTS,
     PENDING,
     FileRecord,

@@ -18,13 +18,12 @@ import binascii
 import json
 import os
 import sys
-import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 from influence.errors import InfluenceError, TokenizerError
 
@@ -174,11 +173,23 @@ def _with_inner(state: Mapping[str, Any] | None, key: str) -> list[Mapping[str, 
 
 
 def _check_ids(path: Path, backend: Backend) -> None:
-    largest = max(backend.get_vocab(with_added_tokens=True).values(), default=-1)
+    largest = largest_id(backend)
     if largest < 0:
         raise TokenizerError(path, "its vocabulary is empty")
     if largest >= _MAX_ID:
         raise TokenizerError(path, f"it has the token id {largest}, beyond any vocabulary")
+
+
+def largest_id(backend: Backend) -> int:
+    """The largest token id, -1 without a token.
+
+    Where each of the first n ids has a token, n tokens have no further one;
+    only where there are gaps is the whole vocabulary made into a dict for it.
+    """
+    n = backend.get_vocab_size(with_added_tokens=True)
+    if None not in map(backend.id_to_token, range(n)):
+        return n - 1
+    return max(backend.get_vocab(with_added_tokens=True).values())
 
 
 def _check_growth(path: Path, what: str, parts: Sequence[Mapping[str, Any]]) -> None:
@@ -217,7 +228,7 @@ def _longest_replacement(charsmap: str) -> int:
 @contextmanager
 def _stderr_held_back() -> Iterator[None]:
     """Collect what is written to file descriptor 2; pass it on unless a TokenizerError is raised."""
-    with _stderr_lock, tempfile.TemporaryFile() as held:
+    with _stderr_lock, _nameless_file() as held:
         try:
             if sys.stderr is not None:
                 sys.stderr.flush()
@@ -235,6 +246,15 @@ def _stderr_held_back() -> Iterator[None]:
             os.dup2(saved, 2)
             os.close(saved)
             _pass_on(held.fileno())
+
+
+def _nameless_file() -> BinaryIO:
+    """An empty file that goes when it is closed; in memory where the system can."""
+    if hasattr(os, "memfd_create"):
+        return os.fdopen(os.memfd_create("stderr"), "w+b")
+    import tempfile
+
+    return tempfile.TemporaryFile()
 
 
 def _pass_on(descriptor: int) -> None:

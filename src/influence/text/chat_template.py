@@ -17,14 +17,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from influence.errors import InvalidParameter, TokenizerError
 from influence.text.model_files import read_json_object, read_text
 from influence.text.special_tokens import CONFIG_MAX_BYTES
 from influence.text.template_process import RenderingFailed, TemplateProcess
-from influence.text.tool_formats import tool_format
-from influence.text.tool_messages import ToolHabits, tool_habits
+
+if TYPE_CHECKING:
+    from influence.text.tool_messages import ToolHabits
 
 _MAX_FILES = 64
 _OWN_VARIABLES = ("messages", "tools", "documents", "add_generation_prompt")
@@ -94,6 +95,9 @@ class ChatTemplate:
     @cached_property
     def tool_habits(self) -> ToolHabits:
         """What the template for tools does with them; found by rendering examples, at the first use."""
+        from influence.text.tool_formats import tool_format
+        from influence.text.tool_messages import tool_habits
+
         return tool_habits(self.render, tool_format(self.source(self._default_name(()))))
 
     def warm_up(self) -> None:

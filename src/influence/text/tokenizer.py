@@ -48,7 +48,6 @@ class Tokenizer:
         self._literal_lock = threading.Lock()
         self.special_tokens: Mapping[str, str] = dict(special.named)
         self.warnings: tuple[str, ...] = tuple(_unknown_tokens(backend, special))
-        self.vocab_size: int = 1 + max(backend.get_vocab(with_added_tokens=True).values())
         added = backend.get_added_tokens_decoder()
         self._special_contents = frozenset(token.content for token in added.values() if token.special)
         prefix = self._added_prefix()
@@ -75,6 +74,11 @@ class Tokenizer:
         with guard.guarded(special.path, "its special tokens can't be added"):
             _add_tokens(backend, special)
         return cls(path, backend, special)
+
+    @cached_property
+    def vocab_size(self) -> int:
+        """One more than the largest id; asks for every id, so that it is not told before somebody wants it."""
+        return 1 + guard.largest_id(self._backend)
 
     @property
     def bos_token(self) -> str | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType, TracebackType
@@ -105,6 +104,8 @@ class Checkpoint:
         Of each file its name, size and time; of each tensor what its header
         says and up to 4 KiB from its middle. Hex.
         """
+        import hashlib  # loads OpenSSL, which a plain start has no use for
+
         hashed = hashlib.sha256()
         for shard in self._shards:
             hashed.update(f"{shard.path.name} {shard.size_bytes} {shard.modified_ns}\n".encode())

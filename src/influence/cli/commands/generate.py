@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from influence.generation.params import ResolvedParams
     from influence.generation.prompt import Prompt
     from influence.generation.structured import ConstraintSpec
+    from influence.text.template_process import TemplateProcess
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,9 @@ class Reply:
     "--stats", is_flag=True, help="Afterwards, tell the speed and where each setting came from (stderr)."
 )
 @options.json_option
+@click.pass_obj
 def generate(
+    renderer: TemplateProcess | None,
     prompt: str,
     model_path: str,
     system: str | None,
@@ -90,7 +93,8 @@ def generate(
     text = read_prompt(prompt)
     structure = read_structure(json_schema, regex)
     with output.spinner(f"loading {model_path}") as spinner:
-        request = _prepare(text, model_path, system, raw, sampling, structure, engine.context)
+        renderer = None if raw else _started(renderer)
+        request = _prepare(text, model_path, system, renderer, sampling, structure, engine.context)
         reply, exit_code = _run(request, engine, spinner, show_text=not as_json)
     if as_json:
         output.write_json(_as_json(request, reply))
@@ -102,27 +106,32 @@ def generate(
         raise click.exceptions.Exit(exit_code)
 
 
+def _started(renderer: TemplateProcess | None) -> TemplateProcess:
+    """The process for the chat template: the one that was started ahead, or a new one."""
+    if renderer is None:
+        from influence.text.template_process import TemplateProcess
+
+        renderer = TemplateProcess()
+        renderer.start()  # it takes as long to be ready as the modules for a model take to be imported
+    return renderer
+
+
 def _prepare(
     prompt: str,
     model_path: str,
     system: str | None,
-    raw: bool,
+    renderer: TemplateProcess | None,
     sampling: dict[str, Any],
     structure: ConstraintSpec | None,
     context: int | None,
 ) -> Request:
-    from influence.text.template_process import TemplateProcess
-
-    renderer = None if raw else TemplateProcess()
-    if renderer is not None:
-        renderer.start()  # it takes as long to be ready as the modules below take to be imported
     from influence.cli.loading import context_for, open_text_model
     from influence.generation.params import resolve_params
     from influence.generation.prompt import build_prompt
 
     loaded = open_text_model(model_path, renderer)
     resolved = resolve_params(sampling, loaded.model.generation_config)
-    built = build_prompt(loaded.tokenizer, loaded.template, prompt, system=system, raw=raw)
+    built = build_prompt(loaded.tokenizer, loaded.template, prompt, system=system, raw=renderer is None)
     n_tokens = len(built.token_ids) + resolved.params.max_tokens
     constraint = None if structure is None else compiled(structure, loaded)
     return Request(loaded, built, resolved, context_for(loaded.model, n_tokens, context), constraint)
