@@ -189,7 +189,8 @@ def _rope_divisors(rope: Rope, context: int) -> npt.NDArray[np.float32]:
     if attention_factor != 1.0:
         raise NotExportable(f"rope scaling {rope.scaling.kind} is not written for llama.cpp here")
     plain, _ = rope_frequencies(Rope(rope.theta, rope.rotary_dim), context)
-    return plain / frequencies
+    divisors = np.frombuffer(plain, np.float32) / np.frombuffer(frequencies, np.float32)
+    return divisors.astype(np.float32, copy=False)
 
 
 def _rows_in_order(entry: Entry) -> npt.NDArray[Any]:

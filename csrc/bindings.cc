@@ -4,18 +4,19 @@
 // exceptions into Python's. Knows shapes, not arithmetic.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/shared_ptr.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/unique_ptr.h>
 #include <nanobind/stl/vector.h>
 
-#include "bf12.h"
+#include "bindings_weights.h"
+#include "choosing.h"
 #include "cpu.h"
 #include "decoder.h"
 #include "kernels/kernels.h"
 #include "mapped_file_guard.h"
-#include "quantize.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -27,115 +28,8 @@ void bind_kernels(nb::module_& m);
 
 namespace {
 
-using Array = nb::ndarray<nb::ro, nb::numpy, nb::device::cpu>;
 using TokenIds = nb::ndarray<const int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Floats = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
-using Bytes = nb::ndarray<uint8_t, nb::numpy, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
-using ConstBytes =
-    nb::ndarray<const uint8_t, nb::numpy, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
-
-constexpr int64_t kLargestSide = int64_t{1} << 31;
-
-// bfloat16 travels as the uint16 of its bits: numpy has no such type.
-DType dtype_of(const Array& array) {
-  if (array.dtype() == nb::dtype<float>()) return DType::kF32;
-  if (array.dtype() == nb::dtype<uint16_t>()) return DType::kBF16;
-  const nb::dlpack::dtype half{static_cast<uint8_t>(nb::dlpack::dtype_code::Float), 16, 1};
-  require(array.dtype() == half, "weights must be float32, float16 or (as uint16) bfloat16");
-  return DType::kF16;
-}
-
-int64_t positive_stride(const Array& array, size_t axis) {
-  require(array.stride(axis) >= 0, "weights may not have negative strides");
-  return array.stride(axis);
-}
-
-// (rows, cols), or (groups, rows, cols) where rows lie in groups with gaps.
-Matrix matrix_of(const Array& array) {
-  require(array.ndim() == 2 || array.ndim() == 3, "a weight matrix has 2 or 3 dimensions");
-  const size_t row_axis = array.ndim() - 2;
-  const auto group_rows = static_cast<int64_t>(array.shape(row_axis));
-  const auto cols = static_cast<int64_t>(array.shape(row_axis + 1));
-  const int64_t groups = row_axis == 1 ? static_cast<int64_t>(array.shape(0)) : 1;
-  require(groups >= 1 && group_rows >= 1 && cols >= 1, "a weight matrix may not be empty");
-  require(cols == 1 || array.stride(row_axis + 1) == 1,
-          "a weight matrix's columns must be contiguous");
-  Matrix matrix;
-  matrix.data = array.data();
-  matrix.dtype = dtype_of(array);
-  matrix.rows = groups * group_rows;
-  matrix.cols = cols;
-  matrix.row_stride = positive_stride(array, row_axis);
-  matrix.group_rows = group_rows;
-  matrix.group_stride = row_axis == 1 ? positive_stride(array, 0) : 0;
-  return matrix;
-}
-
-DType packed_dtype(const std::string& name) {
-  if (name == "q8") return DType::kQ8;
-  if (name == "q4") return DType::kQ4;
-  require(name == "bf12", "packed weights are bf12, q8 or q4");
-  return DType::kBF12;
-}
-
-using Slots = nb::dict;
-
-// Packed weights as Python holds them: their bytes, and what they are of.
-struct PyPacked {
-  nb::object kept_alive;
-  Matrix matrix;
-};
-
-Matrix matrix_in(const Slots& slots, const std::string& name) {
-  nb::str key(name.c_str());
-  if (!slots.contains(key)) return {};
-  nb::handle slot = slots[key];
-  if (nb::isinstance<PyPacked>(slot)) return nb::cast<PyPacked&>(slot).matrix;
-  return matrix_of(nb::cast<Array>(slot));
-}
-
-// Any shape, flattened; float32 already (Python widens these few numbers).
-Vector vector_of(const Slots& slots, const std::string& name) {
-  nb::str key(name.c_str());
-  if (!slots.contains(key)) return {};
-  auto values = nb::cast<Floats>(slots[key]);
-  return Vector(values.data(), values.data() + values.size());
-}
-
-Linear linear_of(const Slots& slots, const std::string& name) {
-  return {matrix_in(slots, name), vector_of(slots, name + ".bias")};
-}
-
-NormWeights norm_of(const Slots& slots, const std::string& name) {
-  return {vector_of(slots, name), vector_of(slots, name + ".bias")};
-}
-
-LayerWeights layer_of(const Slots& slots) {
-  LayerWeights layer;
-  layer.attn_norm = norm_of(slots, "attn_norm");
-  layer.attn_post_norm = norm_of(slots, "attn_post_norm");
-  layer.ffn_norm = norm_of(slots, "ffn_norm");
-  layer.ffn_post_norm = norm_of(slots, "ffn_post_norm");
-  layer.q_norm = norm_of(slots, "q_norm");
-  layer.k_norm = norm_of(slots, "k_norm");
-  layer.q = linear_of(slots, "q");
-  layer.k = linear_of(slots, "k");
-  layer.v = linear_of(slots, "v");
-  layer.o = linear_of(slots, "o");
-  layer.gate = linear_of(slots, "gate");
-  layer.up = linear_of(slots, "up");
-  layer.down = linear_of(slots, "down");
-  return layer;
-}
-
-DecoderWeights weights_of(const Slots& outer, const nb::list& layers) {
-  DecoderWeights weights;
-  weights.embed = matrix_in(outer, "embed");
-  weights.final_norm = norm_of(outer, "final_norm");
-  weights.lm_head = linear_of(outer, "lm_head");
-  for (nb::handle layer : layers) weights.layers.push_back(layer_of(nb::cast<Slots>(layer)));
-  return weights;
-}
 
 std::vector<RopeShape> rope_shapes(const std::vector<std::pair<int64_t, bool>>& ropes) {
   std::vector<RopeShape> shapes;
@@ -154,7 +48,18 @@ KvType kv_type_named(const std::string& name) {
 struct PyDecoder {
   nb::list kept_alive;
   std::unique_ptr<Decoder> decoder;
+  Chooser chooser;
 };
+
+std::optional<int64_t> choose(PyDecoder& self, int64_t row, float temperature, int64_t top_k,
+                              double top_p, double min_p, double chance) {
+  Decoder& decoder = *self.decoder;
+  require(row >= 0 && row < decoder.n_logits(), "there is no such row of logits");
+  const auto n = static_cast<size_t>(decoder.spec().vocab_size);
+  nb::gil_scoped_release release;
+  return self.chooser.choose({decoder.logits() + row * n, n}, {temperature, top_k, top_p, min_p},
+                             chance);
+}
 
 void forward(PyDecoder& self, const std::vector<nb::tuple>& steps) {
   std::vector<TokenIds> token_ids;  // keeps the arrays alive while the GIL is gone
@@ -275,7 +180,7 @@ void bind_decoder(nb::module_& m) {
   nb::class_<PyDecoder>(m, "Decoder")
       .def(
           "__init__",
-          [](PyDecoder* self, const Spec& spec, const Slots& outer, const nb::list& layers,
+          [](PyDecoder* self, const Spec& spec, const nb::dict& outer, const nb::list& layers,
              const std::string& kernels, int n_threads, const std::string& kv_type,
              int64_t kv_blocks, int64_t shared_work) {
             nb::list kept;
@@ -284,7 +189,7 @@ void bind_decoder(nb::module_& m) {
             auto decoder = std::make_unique<Decoder>(
                 spec, weights_of(outer, layers), select_kernels(detect_cpu(), kernels), n_threads,
                 kv_type_named(kv_type), kv_blocks, shared_work);
-            new (self) PyDecoder{std::move(kept), std::move(decoder)};
+            new (self) PyDecoder{std::move(kept), std::move(decoder), {}};
           },
           "spec"_a, "outer"_a, "layers"_a, "kernels"_a, "n_threads"_a, "kv_type"_a, "kv_blocks"_a,
           "shared_work"_a)
@@ -303,57 +208,9 @@ void bind_decoder(nb::module_& m) {
           },
           "context"_a, "ropes"_a)
       .def("forward", &forward, "steps"_a)
+      .def_prop_ro("n_logits", [](const PyDecoder& self) { return self.decoder->n_logits(); })
+      .def("choose", &choose, "row"_a, "temperature"_a, "top_k"_a, "top_p"_a, "min_p"_a, "chance"_a)
       .def("logits", [](nb::handle_t<PyDecoder> self) { return logits(self); });
-}
-
-void pack_matrix(const Array& source, const std::string& dtype, const Bytes& out,
-                 const std::string& kernels, int n_threads) {
-  const Matrix matrix = matrix_of(source);
-  const DType packed = packed_dtype(dtype);
-  require(static_cast<int64_t>(out.size()) == packed_bytes(packed, matrix.rows, matrix.cols),
-          "out must have the bytes that packed_bytes tells");
-  require(packed != DType::kBF12 || matrix.dtype == DType::kBF16, "bf12 is made of bfloat16");
-  const KernelTable& table = select_kernels(detect_cpu(), kernels);
-  nb::gil_scoped_release release;
-  if (packed == DType::kBF12) {
-    pack_bf12(matrix, n_threads, out.data());
-  } else {
-    pack(matrix, packed, table, n_threads, out.data());
-  }
-}
-
-bool fits_bf12_matrix(const Array& source, int n_threads) {
-  const Matrix matrix = matrix_of(source);
-  nb::gil_scoped_release release;
-  return matrix.dtype == DType::kBF16 && fits_bf12(matrix, n_threads);
-}
-
-void bind_packed(nb::module_& m) {
-  nb::class_<PyPacked>(m, "Packed")
-      .def(
-          "__init__",
-          [](PyPacked* self, const ConstBytes& bytes, const std::string& dtype, int64_t rows,
-             int64_t cols) {
-            Matrix matrix;
-            matrix.dtype = packed_dtype(dtype);
-            require(rows >= 1 && cols >= 1 && rows <= kLargestSide && cols <= kLargestSide,
-                    "a weight matrix may not be empty, nor have 2^31 rows or columns");
-            require(static_cast<int64_t>(bytes.size()) == packed_bytes(matrix.dtype, rows, cols),
-                    "the bytes are not those of so many packed rows and columns");
-            matrix.data = bytes.data();
-            matrix.rows = matrix.group_rows = rows;
-            matrix.cols = cols;
-            new (self) PyPacked{nb::cast(bytes), matrix};
-          },
-          "data"_a, "dtype"_a, "rows"_a, "cols"_a);
-  m.def(
-      "packed_bytes",
-      [](const std::string& dtype, int64_t rows, int64_t cols) {
-        return packed_bytes(packed_dtype(dtype), rows, cols);
-      },
-      "dtype"_a, "rows"_a, "cols"_a);
-  m.def("fits_bf12", &fits_bf12_matrix, "source"_a, "n_threads"_a);
-  m.def("pack", &pack_matrix, "source"_a, "dtype"_a, "out"_a, "kernels"_a, "n_threads"_a);
 }
 
 }  // namespace
@@ -376,11 +233,21 @@ NB_MODULE(_native, m) {
         return KvCache::block_bytes(spec, kv_type_named(kv_type));
       },
       "spec"_a, "kv_type"_a);
-  m.def("watch_mapped_file", &watch_mapped_file, "address"_a, "length"_a, "path"_a);
-  m.def("unwatch_mapped_file", &unwatch_mapped_file, "address"_a);
+  m.def(
+      "watch_mapped_file",
+      [](const Memory& mapping, const char* path) {
+        watch_mapped_file(reinterpret_cast<uintptr_t>(mapping.data()), mapping.size(), path);
+      },
+      "mapping"_a, "path"_a);
+  m.def(
+      "unwatch_mapped_file",
+      [](const Memory& mapping) {
+        unwatch_mapped_file(reinterpret_cast<uintptr_t>(mapping.data()));
+      },
+      "mapping"_a);
   bind_spec(m);
   bind_session(m);
-  bind_packed(m);
+  bind_weights(m);
   bind_decoder(m);
   bind_kernels(m);
   bind_crc32(m);

@@ -55,6 +55,13 @@ def test_help_and_usage_errors_import_nothing_heavy() -> None:
     assert loaded & HEAVY == set()
 
 
+def test_a_plain_generation_imports_nothing_that_takes_long_to_import() -> None:
+    command = ["generate", "Once", "-m", MODEL, "--max-tokens", "80", "--top-k", "9", "--top-p", "0.9"]
+    exit_codes, loaded = exit_codes_and_modules(command, [*command, "--temperature", "0"])
+    assert exit_codes == [0, 0]
+    assert loaded & {"numpy", "psutil", "hashlib", "shutil", "tempfile", "logging", "concurrent"} == set()
+
+
 def test_no_command_imports_a_foreign_engine_or_a_client() -> None:
     exit_codes, loaded = exit_codes_and_modules(
         ["generate", "Once", "-m", MODEL, "--max-tokens", "1"],

@@ -21,9 +21,9 @@ from influence.engines.sampling import Draw, SamplingParams
 from influence.errors import ContextFull, InvalidParameter, NumericError, OutOfMemory
 from influence.models.model import open_model
 from influence.models.spec import ModelSpec
-from influence.weights.tensor import Tensor
 from support.kernel_cases import ROUNDING_TABLES
 from support.random_specs import Extras, random_weights, small_spec
+from support.tensors import tensor_of
 
 GREEDY = SamplingParams(temperature=0.0)
 TABLES = native.kernel_names()
@@ -211,7 +211,7 @@ def test_weights_that_are_not_numbers_are_an_error_and_no_text() -> None:
     down = weights.layers[1]["down"]
     spoiled = down.array.copy()
     spoiled[0, 0] = np.nan
-    weights.layers[1]["down"] = Tensor("down", "F32", spoiled)  # type: ignore[index]
+    weights.layers[1]["down"] = tensor_of("down", "F32", spoiled)  # type: ignore[index]
     engine = native.load(SPEC, weights)
     engine.forward([Step(engine.new_session(8), [1])])
     with pytest.raises(NumericError):

@@ -20,6 +20,7 @@ from influence.models.model import open_model
 from influence.text.tokenizer import Tokenizer
 from influence.weights.tensor import Tensor
 from support.random_specs import Extras, random_weights, small_spec
+from support.tensors import tensor_of
 
 SPEC = small_spec(n_layers=2)
 WEIGHTS = random_weights(SPEC, Extras(biases=True, dtype="BF16"))
@@ -143,7 +144,7 @@ def test_a_head_that_is_tied_is_packed_and_the_embedding_stays(form: PackedForma
 
 def with_all_exponents(tensor: Tensor) -> Tensor:
     noise = np.random.default_rng(0).integers(0, 1 << 16, tensor.array.shape).astype(np.uint16)
-    return Tensor(tensor.name, "BF16", noise)
+    return tensor_of(tensor.name, "BF16", noise)
 
 
 def with_slot(weights: Weights, slot: str, tensor: Tensor) -> Weights:

@@ -17,8 +17,8 @@ from influence.errors import ContextFull, InvalidParameter, NumericError, OutOfM
 from influence.models.binding import Weights
 from influence.models.model import open_model
 from influence.models.spec import ModelSpec, Rope, RopeScaling
-from influence.weights.tensor import Tensor
 from support.random_specs import random_weights, small_spec
+from support.tensors import tensor_of
 
 Rows = npt.NDArray[np.float32]
 GREEDY = SamplingParams(temperature=0.0)
@@ -61,10 +61,10 @@ def glass_model(*, scale: float, window: int | None = None, v: Rows = ONE_HOT) -
     )
     arrays = {"q": ONE_HOT, "k": ONE_HOT, "v": v, "o": ONE_HOT}
     arrays |= {"up": np.zeros((1, SIZE), np.float32), "down": np.zeros((SIZE, 1), np.float32)}
-    layer = {slot: Tensor(slot, "F32", array) for slot, array in arrays.items()}
+    layer = {slot: tensor_of(slot, "F32", array) for slot, array in arrays.items()}
     outer = {
-        "embed": Tensor("embed", "F32", ONE_HOT),
-        "final_norm": Tensor("norm", "F32", np.ones(SIZE, np.float32)),
+        "embed": tensor_of("embed", "F32", ONE_HOT),
+        "final_norm": tensor_of("norm", "F32", np.ones(SIZE, np.float32)),
     }
     return spec, Weights(outer, (layer,))
 

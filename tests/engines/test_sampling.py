@@ -11,10 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from influence.engines.sampling import (
-    GREEDY_BELOW,
-    Draw,
-    SamplingParams,
+from influence.engines.choosing import (
     adjusted,
     candidate_filters,
     draw_index,
@@ -25,8 +22,8 @@ from influence.engines.sampling import (
     log_sum_exp,
     sample_row,
     softmax_weights,
-    uniform,
 )
+from influence.engines.sampling import GREEDY_BELOW, Draw, SamplingParams, uniform
 from influence.errors import InvalidParameter, NumericError
 
 PROPERTY = settings(derandomize=True, deadline=None, max_examples=100)
@@ -419,7 +416,7 @@ def test_a_draw_depends_on_nothing_but_row_seed_and_position(
 def test_a_draw_takes_the_first_index_whose_sum_exceeds_the_target(
     monkeypatch: pytest.MonkeyPatch, target: float, index: int
 ) -> None:
-    monkeypatch.setattr("influence.engines.sampling.uniform", lambda seed, position: target)
+    monkeypatch.setattr("influence.engines.choosing.uniform", lambda seed, position: target)
     assert draw_index(np.array([0, 1, 0, 2, 1, 0], np.float32), 0, 0) == index
 
 

@@ -24,7 +24,7 @@ spec = small_spec(vocab_size=4096, hidden_size=64)
 weights = random_weights(spec)
 outer = {**weights.outer, "embed": checkpoint.tensor("embed")}
 engine = native.load(spec, Weights(outer=outer, layers=weights.layers),
-                     mapped_files=checkpoint.mapped_ranges())
+                     mapped_files=checkpoint.mapped_files())
 engine.forward([Step(engine.new_session(8), [1])])
 os.truncate(checkpoint.files[0], 4096)
 engine.forward([Step(engine.new_session(8), [4000])])

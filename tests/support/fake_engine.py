@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from influence.engines.base import DecodeRun, Engine, KvPool, Session, Step
-from influence.engines.sampling import Draw, Sample, sample_row
+from influence.engines.choosing import sample_row
+from influence.engines.sampling import Draw, Sample
 from influence.errors import InvalidParameter, OutOfMemory
 from influence.models.spec import ModelSpec, Rope, RopeScaling
 from influence.text.tokenizer import Tokenizer

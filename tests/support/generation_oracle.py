@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from influence.engines.sampling import Draw, Sample, SamplingParams, sample_row
+from influence.engines.choosing import sample_row
+from influence.engines.sampling import Draw, Sample, SamplingParams
 from influence.generation.constraint import Constraint
 from influence.generation.params import GenerationParams
 from support.fake_engine import FakeDetokenizer, FakeEngine

@@ -17,6 +17,7 @@ from influence.models.binding import Weights
 from influence.models.spec import ModelSpec, Rope, RopeScaling
 from influence.weights.tensor import NUMPY_DTYPES, DType, Tensor
 from support.bfloat16 import to_bfloat16
+from support.tensors import tensor_of
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class _Maker:
 
     def tensor(self, name: str, *shape: int, scale: float = 1.0, centre: float = 0.0) -> Tensor:
         values = centre + scale * self.random.standard_normal(shape, dtype=np.float32)
-        return Tensor(name, self.extras.dtype, rounded(values, self.extras.dtype))
+        return tensor_of(name, self.extras.dtype, rounded(values, self.extras.dtype))
 
     def matrix(self, name: str, rows: int, cols: int) -> Tensor:
         return self.tensor(name, rows, cols, scale=cols**-0.5)
@@ -64,10 +65,9 @@ class _Maker:
     def qkv(self, slots: dict[str, Tensor]) -> None:
         spec = self.spec
         if self.extras.grouped_qkv and spec.n_heads == spec.n_kv_heads:
-            fused = self.matrix("qkv", 3 * spec.q_dim, spec.hidden_size).array
-            parts = fused.reshape(spec.n_heads, 3, spec.head_dim, spec.hidden_size)
+            fused = self.matrix("qkv", 3 * spec.q_dim, spec.hidden_size)
             for i, slot in enumerate("qkv"):
-                slots[slot] = Tensor(slot, self.extras.dtype, parts[:, i])
+                slots[slot] = fused.part(i, 3, spec.head_dim)
             return
         self.linear(slots, "q", spec.q_dim, spec.hidden_size)
         self.linear(slots, "k", spec.kv_dim, spec.hidden_size)

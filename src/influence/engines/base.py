@@ -21,16 +21,18 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from influence.engines.sampling import Draw, Sample
 from influence.models.spec import ModelSpec
 
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
 KvType = Literal["f32", "f16", "q8"]  # how keys and values are kept
-Blocks = npt.NDArray[np.uint8]  # (n_blocks, KvPool.block_bytes) as the engine lays them out
+# (n_blocks, KvPool.block_bytes) as the engine lays them out
+Blocks: TypeAlias = "npt.NDArray[np.uint8]"
 
 
 class Session(ABC):

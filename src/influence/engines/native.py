@@ -1,23 +1,21 @@
 """The CPU engine: the C++ core behind the engine boundary.
 
-Matrices go to the core as views of the mapped files; only norms and biases, a
-few thousand numbers a layer, are widened to float32. Logits stay in the core's
+Weights go to the core as views of the mapped files; only norms and biases, a
+few thousand numbers a layer, are widened to float32 there. Logits stay in the core's
 memory; `logits()` is a view of it.
 """
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-import numpy.typing as npt
-
 from influence import _native
 from influence.engines import machine
 from influence.engines.base import Blocks, Engine, KvPool, KvType, Session, Step
-from influence.engines.sampling import Draw, Sample, sample_row
+from influence.engines.sampling import Draw, Sample, uniform
 from influence.errors import ContextFull, InvalidParameter, OutOfMemory
 from influence.models.binding import Weights
 from influence.models.rope import rope_frequencies
@@ -25,17 +23,17 @@ from influence.models.spec import ModelSpec
 from influence.weights.tensor import Tensor
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
     from influence.engines.packing import PackedWeights
 
-Slots = dict[str, npt.NDArray[np.generic] | _native.Packed]
-MappedFile = tuple[Path, int, int]  # a file, the address of its mapping, the mapping's length
+Slots = dict[str, _native.Stored | _native.Packed]
+MappedFile = tuple[Path, memoryview]  # a file, and its bytes
 BLOCK_SIZE: int = _native.BLOCK_POSITIONS
 # Fewer multiplications than this, 50 microseconds of one thread's, are not worth meeting other threads
 # after every stage.
 SHARED_WORK = 1 << 20
-
-# Slots whose few numbers are copied as float32; all others are matrices, used where they lie.
-_NORMS = ("attn_norm", "attn_post_norm", "ffn_norm", "ffn_post_norm", "q_norm", "k_norm", "final_norm")
 
 
 def kernel_names() -> list[str]:
@@ -154,8 +152,8 @@ class NativeEngine(Engine):
     ) -> None:
         self.spec = spec
         self._mapped_files = (*mapped_files, *([packed.mapped_file] if packed and packed.mapped_file else []))
-        for path, address, length in self._mapped_files:
-            _native.watch_mapped_file(address, length, str(path))
+        for path, mapping in self._mapped_files:
+            _native.watch_mapped_file(mapping, str(path))
         native_spec = _native_spec(spec)
         self._block_bytes = int(_native.kv_block_bytes(native_spec, kv_type))
         self._decoder: _native.Decoder | None = _native.Decoder(
@@ -191,20 +189,32 @@ class NativeEngine(Engine):
             raise OutOfMemory("the KV cache", needed, free) from error
         except ValueError as error:
             raise InvalidParameter("steps", len(steps), str(error)) from error
-        return len(self.logits())
+        return self._core.n_logits
 
     def logits(self) -> npt.NDArray[np.float32]:
         return self._core.logits()
 
     def sample(self, draws: Sequence[Draw]) -> list[Sample]:
-        rows = self.logits()
-        return [sample_row(rows[draw.row], draw) for draw in draws]
+        return [self._sample(draw) for draw in draws]
 
     def close(self) -> None:
         self._decoder = None
-        for _, address, _ in self._mapped_files:
-            _native.unwatch_mapped_file(address)
+        for _, mapping in self._mapped_files:
+            _native.unwatch_mapped_file(mapping)
         self._mapped_files = ()
+
+    def _sample(self, draw: Draw) -> Sample:
+        """By the core where it can; else, and for the error of a row that it refuses, by the definition."""
+        params = draw.params
+        if draw.is_plain:
+            chance = uniform(params.seed, draw.position)
+            temperature = 0.0 if params.is_greedy else params.temperature
+            found = self._core.choose(draw.row, temperature, params.top_k, params.top_p, params.min_p, chance)
+            if found is not None:
+                return Sample(found, None)
+        from influence.engines.choosing import sample_row  # numpy, which a plain draw has no use for
+
+        return sample_row(self.logits()[draw.row], draw)
 
     @property
     def _core(self) -> _native.Decoder:
@@ -212,7 +222,7 @@ class NativeEngine(Engine):
             raise InvalidParameter("engine", "closed", "open")
         return self._decoder
 
-    def _native_step(self, step: Step) -> tuple[_native.Session, npt.NDArray[np.int32], int]:
+    def _native_step(self, step: Step) -> tuple[_native.Session, array[int], int]:
         session = step.session
         if not isinstance(session, NativeSession):
             raise InvalidParameter("session", type(session).__name__, "a session of this engine")
@@ -226,9 +236,9 @@ class NativeEngine(Engine):
         return pool.blocks_for(end) - pool.blocks_for(step.session.position)
 
 
-def _token_array(token_ids: Sequence[int]) -> npt.NDArray[np.int32]:
+def _token_array(token_ids: Sequence[int]) -> array[int]:
     try:
-        return np.asarray(token_ids, dtype=np.int32)
+        return array("i", token_ids)
     except (OverflowError, ValueError, TypeError) as error:
         raise InvalidParameter("token_ids", "one beyond 32 bits", "ids of the vocabulary") from error
 
@@ -296,10 +306,9 @@ def _all_slots(weights: Weights, packed: PackedWeights | None) -> tuple[Slots, l
 
 
 def _native_slots(slots: Mapping[str, Tensor]) -> Slots:
-    return {slot: _native_array(slot, tensor) for slot, tensor in slots.items()}
+    return {slot: stored(tensor) for slot, tensor in slots.items()}
 
 
-def _native_array(slot: str, tensor: Tensor) -> npt.NDArray[np.generic]:
-    if slot in _NORMS or slot.endswith(".bias"):
-        return np.ascontiguousarray(tensor.to_float32().reshape(-1))
-    return tensor.array
+def stored(tensor: Tensor) -> _native.Stored:
+    """A tensor as the core takes it, where it lies."""
+    return _native.Stored(tensor.data, tensor.dtype, tensor.shape, tensor.strides)

@@ -30,6 +30,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any, Literal
 
@@ -72,11 +73,11 @@ class _Place:
 
     @property
     def rows(self) -> int:
-        return int(np.prod(self.tensor.array.shape[:-1]))
+        return prod(self.tensor.shape[:-1])
 
     @property
     def cols(self) -> int:
-        return int(self.tensor.array.shape[-1])
+        return self.tensor.shape[-1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +91,7 @@ class PackedWeights:
     outer: Mapping[str, _native.Packed]
     layers: tuple[Mapping[str, _native.Packed], ...]
     size_bytes: int  # of all matrices that a step reads
-    mapped_file: tuple[Path, int, int] | None  # file, address, length; None: in memory of its own
+    mapped_file: tuple[Path, memoryview] | None  # None: in memory of its own
     note: str  # what stays stored, and why the rest was not kept on the disk where it was to be; often empty
 
     @property
@@ -149,8 +150,7 @@ class _Plan:
             if wanted == "bf12" and (tensor.dtype != "BF16" or name in misfits):
                 stored.append(tensor)
                 continue
-            shape = tensor.array.shape
-            size = int(_native.packed_bytes(wanted, int(np.prod(shape[:-1])), int(shape[-1])))
+            size = int(_native.packed_bytes(wanted, prod(tensor.shape[:-1]), tensor.shape[-1]))
             places.append(_Place(name, tensor, wanted, offset, size))
             offset += -(-size // _ALIGNMENT) * _ALIGNMENT
         return cls(form, len(weights.layers), tuple(places), tuple(stored), misfits)
@@ -212,12 +212,14 @@ def _misfits(weights: Weights, form: PackedFormat, threads: int) -> frozenset[st
 
 def _finer_matrices(weights: Weights) -> frozenset[tuple[int, str]]:
     """The (layer, slot) that q4 packs to q8, as far as _Q4_BITS go."""
-    n_weights = sum(layer[slot].array.size for layer in weights.layers for slot in _MATRICES if slot in layer)
+    n_weights = sum(
+        prod(layer[slot].shape) for layer in weights.layers for slot in _MATRICES if slot in layer
+    )
     left = n_weights * (_Q4_BITS - _PLAIN_Q4_BITS) / (_Q8_BITS - _PLAIN_Q4_BITS)
     finer: set[tuple[int, str]] = set()
     for slot in ("v", "k"):
         for index in _outermost_first(len(weights.layers)):
-            size = weights.layers[index][slot].array.size
+            size = prod(weights.layers[index][slot].shape)
             if size <= left:
                 finer.add((index, slot))
                 left -= size
@@ -235,7 +237,7 @@ def _fill(plan: _Plan, out: Bytes, kernels: str, threads: int) -> None:
         _native.pack(place.tensor.array, place.format, target, kernels, threads)
 
 
-def _packed(plan: _Plan, data: Bytes, mapped: tuple[Path, int, int] | None, note: str) -> PackedWeights:
+def _packed(plan: _Plan, data: Bytes, mapped: tuple[Path, memoryview] | None, note: str) -> PackedWeights:
     outer: dict[str, _native.Packed] = {}
     layers: tuple[dict[str, _native.Packed], ...] = tuple({} for _ in range(plan.n_layers))
     for place in plan.places:
@@ -318,7 +320,7 @@ def _mapped(path: Path, plan: _Plan, fingerprint: str) -> PackedWeights:
     with _opened(path, os.O_RDONLY) as fd:
         mapping = mmap.mmap(fd, head + plan.size_bytes, access=mmap.ACCESS_READ)
     whole = np.frombuffer(mapping, dtype=np.uint8)
-    return _packed(plan, whole[head:], (path, int(whole.ctypes.data), whole.nbytes), "")
+    return _packed(plan, whole[head:], (path, memoryview(mapping)), "")
 
 
 @contextmanager

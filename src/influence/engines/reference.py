@@ -14,8 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from influence.engines.base import Blocks, Step
+from influence.engines.choosing import sample_row
 from influence.engines.paging import BLOCK_SIZE, BlockPool, PagedEngine, PagedSession
-from influence.engines.sampling import Draw, Sample, sample_row
+from influence.engines.sampling import Draw, Sample
 from influence.models.binding import Weights
 from influence.models.rope import rope_frequencies
 from influence.models.spec import Activation, ModelSpec
@@ -192,7 +193,9 @@ class ReferenceSession(PagedSession):
         """cos and sin of every rope, each (n, rotary_dim / 2); angles in float32, as transformers has them."""
         pairs = []
         for frequencies, factor in self._frequencies:
-            angles = (positions[:, None].astype(np.float32) * frequencies).astype(self.engine.dtype)
+            angles = (positions[:, None].astype(np.float32) * np.asarray(frequencies)).astype(
+                self.engine.dtype
+            )
             pairs.append((np.cos(angles) * factor, np.sin(angles) * factor))
         return pairs
 

@@ -159,10 +159,12 @@ def _load_native(
     packed_folder: Path | None,
     on_note: Callable[[str], None],
 ) -> Engine:
-    from influence.engines import native, packing
+    from influence.engines import native
 
     packed = None
     if weights != "stored":
+        from influence.engines import packing
+
         packed = packing.pack_weights(
             model.weights,
             weights,
@@ -180,7 +182,7 @@ def _load_native(
         kernels=kernels,
         kv_bytes=kv_bytes,
         kv_type=kv_type,
-        mapped_files=model.checkpoint.mapped_ranges(),
+        mapped_files=model.checkpoint.mapped_files(),
         packed=packed,
     )
 

@@ -10,13 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
-
 from influence.engines.base import Engine, Session
+from influence.generation.token_ids import Ids, common_prefix, ids_of
 from influence.models.spec import ModelSpec
-
-Ids = npt.NDArray[np.int64]
 
 MAX_KEPT = 256  # sessions; a lookup compares with each
 
@@ -48,7 +44,7 @@ class PrefixCache:
     def __len__(self) -> int:
         return len(self._kept)
 
-    def find(self, prompt_ids: Sequence[int] | Ids, context: int, salt: str = "") -> Prefix | None:
+    def find(self, prompt_ids: Sequence[int], context: int, salt: str = "") -> Prefix | None:
         """The longest known prefix of the prompt, to fork at once; None if none is known.
 
         At least the prompt's last token is left to run, so that there are
@@ -56,7 +52,7 @@ class PrefixCache:
         context serve; elsewhere any that is long enough. Of another salt none
         does: how fast an answer comes would tell what others have asked.
         """
-        wanted = np.asarray(prompt_ids[:-1], np.int64)
+        wanted = ids_of(prompt_ids[:-1])
         best, n_best = None, 0
         for kept in self._kept:
             if kept.salt == salt and serves(self._engine.spec, kept.session.context, context):
@@ -69,7 +65,7 @@ class PrefixCache:
 
     def put(self, token_ids: Sequence[int], session: Session, salt: str = "") -> None:
         """Take over a session that holds exactly `token_ids`; it may be closed at once."""
-        kept = _Kept(np.asarray(token_ids, np.int64), session, salt)
+        kept = _Kept(ids_of(token_ids), session, salt)
         longer = next((other for other in self._kept if self._covers(other, kept)), None)
         if longer is not None:
             session.close()
@@ -94,17 +90,16 @@ class PrefixCache:
 
     def _covers(self, longer: _Kept, shorter: _Kept) -> bool:
         """Whether `longer` serves every prompt that `shorter` does."""
-        n = shorter.token_ids.size
+        n = len(shorter.token_ids)
         return (
             longer.salt == shorter.salt
             and serves(self._engine.spec, longer.session.context, shorter.session.context)
-            and longer.token_ids.size >= n
-            and np.array_equal(longer.token_ids[:n], shorter.token_ids)
+            and longer.token_ids[:n] == shorter.token_ids
         )
 
     def _n_blocks(self) -> int:
         pool = self._engine.kv_pool
-        return sum(pool.blocks_for(kept.token_ids.size) for kept in self._kept)
+        return sum(pool.blocks_for(len(kept.token_ids)) for kept in self._kept)
 
     def _touch(self, kept: _Kept) -> None:
         self._kept.remove(kept)
@@ -118,10 +113,3 @@ class PrefixCache:
 def serves(spec: ModelSpec, context: int, wanted: int) -> bool:
     """Whether a session made for `context` can go on as one for `wanted` positions."""
     return context == wanted if spec.rope_depends_on_context else context >= wanted
-
-
-def common_prefix(a: Ids, b: Ids) -> int:
-    """How many leading ids are the same."""
-    n = min(a.size, b.size)
-    differs = a[:n] != b[:n]
-    return int(differs.argmax()) if differs.any() else n

@@ -36,8 +36,7 @@ import numpy.typing as npt
 
 import influence
 from influence.engines.base import Blocks, Engine
-
-Ids = npt.NDArray[np.int64]
+from influence.generation.token_ids import Ids
 
 _MAGIC = b"influence-kv-1\n\0"
 _HEADER_BYTES = len(_MAGIC) + hashlib.sha256().digest_size
@@ -81,8 +80,8 @@ class PromptStore:
         depends = [salt, context] if self._depends_on_context else [salt]
         name = hashlib.sha256(self._root + _hash_of(depends)).hexdigest()
         names = []
-        for end in range(self._block_size, token_ids.size + 1, self._block_size):
-            block = token_ids[end - self._block_size : end].astype("<i8").tobytes()
+        for end in range(self._block_size, len(token_ids) + 1, self._block_size):
+            block = np.asarray(token_ids[end - self._block_size : end], "<i8").tobytes()
             name = hashlib.sha256(bytes.fromhex(name) + block).hexdigest()
             names.append(name)
         return names

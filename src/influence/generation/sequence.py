@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING
 
 from influence.engines.base import Session, Step
 from influence.engines.sampling import Draw, Sample
@@ -16,33 +14,10 @@ from influence.generation.drafting import MAX_DRAFT, Drafter
 from influence.generation.events import Finished, FinishReason, PromptScored, Statistics, Stream, TextDelta
 from influence.generation.params import GenerationParams
 from influence.generation.stop import CompletionText
+from influence.generation.token_ids import Ids, ids_of
 
-Ids = npt.NDArray[np.int64]
-
-
-class TokenCounts:
-    """Which tokens were generated, and how often each: arrays that grow as tokens come."""
-
-    def __init__(self) -> None:
-        self._slots: dict[int, int] = {}  # token id -> its place in both arrays
-        self._ids = np.zeros(64, np.int64)
-        self._counts = np.zeros(64, np.int64)
-
-    @property
-    def ids(self) -> Ids:
-        return self._ids[: len(self._slots)]
-
-    @property
-    def counts(self) -> Ids:
-        return self._counts[: len(self._slots)]
-
-    def add(self, token_id: int) -> None:
-        slot = self._slots.setdefault(token_id, len(self._slots))
-        if slot == self._ids.size:
-            self._ids = np.concatenate([self._ids, np.zeros_like(self._ids)])
-            self._counts = np.concatenate([self._counts, np.zeros_like(self._counts)])
-        self._ids[slot] = token_id
-        self._counts[slot] += 1
+if TYPE_CHECKING:
+    from influence.generation.token_counts import TokenCounts
 
 
 @dataclass(slots=True, eq=False)
@@ -76,15 +51,18 @@ class SequenceState:
     n_drafted: int = 0  # guessed tokens that were run
     n_accepted: int = 0  # those of them that were then sampled
     first_token_s: float | None = None
-    _counts: TokenCounts = field(default_factory=TokenCounts)
-    _prompt_ids: Ids | None = None  # distinct; made for the first draw that needs it
+    _counts: TokenCounts | None = None  # only where the choice depends on them
     _unsent: list[Sample] = field(default_factory=list)
     _eos: Sample | None = None
     _scores: list[Sample | None] = field(default_factory=lambda: [None])  # of the prompt's tokens so far
     _scores_sent: bool = False
 
     def __post_init__(self) -> None:
-        self.prompt = np.asarray(self.token_ids, np.int64)
+        self.prompt = ids_of(self.token_ids)
+        if self.params.sampling.counts_tokens:
+            from influence.generation.token_counts import TokenCounts
+
+            self._counts = TokenCounts(self.prompt)
 
     @property
     def n_generated(self) -> int:
@@ -154,17 +132,7 @@ class SequenceState:
             allowed=None if self.constraint is None else self.constraint.allowed(),
             n_logprobs=self.params.n_logprobs,
         )
-        return self._with_counts(draw) if sampling.counts_tokens else draw
-
-    def _with_counts(self, draw: Draw) -> Draw:
-        if self._prompt_ids is None:
-            self._prompt_ids = np.unique(self.prompt)
-        return replace(
-            draw,
-            prompt_ids=self._prompt_ids,
-            generated_ids=self._counts.ids,
-            generated_counts=self._counts.counts,
-        )
+        return draw if self._counts is None else _with_counts(draw, self._counts)
 
     def next_draw(self, row: int) -> Draw:
         """What is wanted of that row if it follows the last token."""
@@ -189,7 +157,8 @@ class SequenceState:
         if self.first_token_s is None:
             self.first_token_s = now_s
         self.token_ids.append(sample.token_id)
-        self._counts.add(sample.token_id)
+        if self._counts is not None:
+            self._counts.add(sample.token_id)
         if sample.token_id in self.eos_ids:
             self._eos = sample
             return "stop"
@@ -241,3 +210,9 @@ class SequenceState:
             drafted_tokens=self.n_drafted,
             accepted_tokens=self.n_accepted,
         )
+
+
+def _with_counts(draw: Draw, counts: TokenCounts) -> Draw:
+    return replace(
+        draw, prompt_ids=counts.prompt_ids, generated_ids=counts.ids, generated_counts=counts.counts
+    )

@@ -14,8 +14,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from influence.generation.prefix_cache import PrefixCache, common_prefix, serves
+from influence.generation.prefix_cache import PrefixCache, serves
 from influence.generation.sequence import SequenceState
+from influence.generation.token_ids import common_prefix
 from influence.models.spec import ModelSpec
 
 # Reading the weights costs as much as computing about this many tokens: fewer are not worth a wait.

@@ -8,10 +8,8 @@ that lie in pieces (a few kB).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
-
-import numpy as np
 
 from influence.errors import InvalidCheckpoint
 from influence.models.layout import Layout, Part, PerHead, Place
@@ -177,20 +175,18 @@ class _Binder:
         bound = {slot: self._cut(weight, slot, part)}
         if slot in self._layout.biases or f"{module}.bias" in self._checkpoint.infos:
             bias = self._cut(self._take(f"{module}.bias", (rows,)), slot, part)
-            # A vector must be contiguous; one with gaps is copied, head_dim numbers at a time.
-            bound[f"{slot}.bias"] = Tensor(bias.name, bias.dtype, bias.array.reshape(-1))
+            bound[f"{slot}.bias"] = bias.flat()  # a vector must be contiguous
         return bound
 
     def _cut(self, tensor: Tensor, slot: str, part: Part) -> Tensor:
         """The rows of one slot, without a copy."""
         index = part.slots.index(slot)
         if part.by_head:
-            columns = tensor.array.shape[1:]
-            array = tensor.array.reshape(-1, len(part.slots), self._spec.head_dim, *columns)[:, index]
+            cut = tensor.part(index, len(part.slots), self._spec.head_dim)
         else:
             first = sum(slot_shape(self._spec, other)[0] for other in part.slots[:index])
-            array = tensor.array[first : first + slot_shape(self._spec, slot)[0]]
-        return Tensor(f"{tensor.name}[{slot}]", tensor.dtype, array)
+            cut = tensor.rows(first, slot_shape(self._spec, slot)[0])
+        return replace(cut, name=f"{tensor.name}[{slot}]")
 
     def _per_head(self, slot: str, module: str) -> Tensor:
         """A norm weight (heads, head_dim); stacked, if it lies in one tensor a head."""
@@ -203,7 +199,8 @@ class _Binder:
             raise InvalidCheckpoint(
                 self._checkpoint.file_of(name), "the heads of one norm differ in dtype", tensor=name
             )
-        return Tensor(module, tensors[0].dtype, np.stack([tensor.array for tensor in tensors]))
+        data = b"".join(tensor.data for tensor in tensors)
+        return Tensor.whole(module, tensors[0].dtype, (len(tensors), *tensors[0].shape), data)
 
     def _take(self, name: str, shape: Shape) -> Tensor:
         """The tensor of that name, checked against the shape that the spec wants."""

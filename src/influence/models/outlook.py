@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from influence.models.registry import FAMILIES, NO_HEAD, refusal_of
 from influence.weights.safetensors import DTYPE_BITS
-from influence.weights.tensor import NUMPY_DTYPES
+from influence.weights.tensor import ITEM_BYTES
 
 if TYPE_CHECKING:
     from influence.hub.records import ModelSummary
@@ -69,7 +69,7 @@ def _quantisation(summary: ModelSummary) -> str:
     if summary.quantisation or tagged:
         return f"quantised ({summary.quantisation or tagged})"
     counts = summary.n_parameters_by_dtype
-    foreign = {dtype: n for dtype, n in counts.items() if dtype not in NUMPY_DTYPES}
+    foreign = {dtype: n for dtype, n in counts.items() if dtype not in ITEM_BYTES}
     if sum(foreign.values()) > _BUFFER_SHARE * sum(counts.values()):
         return f"weights in {max(foreign, key=lambda dtype: foreign[dtype])}"
     return ""

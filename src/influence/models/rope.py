@@ -1,21 +1,23 @@
 """Rotary frequencies of a ModelSpec, as transformers' modeling_rope_utils.py computes them.
 
-All of it in float32, because trained models saw those roundings. Stretched
-ropes: linear (kaiokendev), dynamic NTK (bloc97, emozilla), YaRN (Peng et al.,
+All of it in float32, operation by operation, because trained models saw those
+roundings; there are a hundred numbers at most, which plain Python computes sooner than
+it imports a library for arrays.
+
+Stretched ropes: linear (kaiokendev), dynamic NTK (bloc97, emozilla), YaRN (Peng et al.,
 arXiv 2309.00071), LongRoPE (Ding et al., arXiv 2402.13753), Llama 3.1.
 """
 
 from __future__ import annotations
 
 import math
+from array import array
 from collections.abc import Callable
-
-import numpy as np
-import numpy.typing as npt
+from typing import TypeAlias
 
 from influence.models.spec import Rope, RopeScaling, RopeScalingKind
 
-Floats = npt.NDArray[np.float32]
+Floats: TypeAlias = "array[float]"  # of float32
 
 
 def rope_frequencies(rope: Rope, context: int) -> tuple[Floats, float]:
@@ -28,51 +30,67 @@ def rope_frequencies(rope: Rope, context: int) -> tuple[Floats, float]:
     return _KINDS[rope.scaling.kind](rope, context)
 
 
-def _wavelengths(theta: float | np.float32, rotary_dim: int) -> Floats:
+def _f32(number: float) -> float:
+    """The nearest float32. Of a sum, product or quotient of two of them that is their float32 result."""
+    return array("f", (number,))[0]
+
+
+def _wavelengths(theta: float, rotary_dim: int) -> Floats:
     """theta ** (2 i / rotary_dim), the wavelengths over 2 pi."""
-    exponents = np.arange(0, rotary_dim, 2, dtype=np.float32) / np.float32(rotary_dim)
-    wavelengths: Floats = np.power(np.float32(theta), exponents)
-    return wavelengths
+    base = _f32(theta)
+    return array("f", [base ** _f32(i / rotary_dim) for i in range(0, rotary_dim, 2)])
+
+
+def _inverse(wavelengths: Floats) -> Floats:
+    return array("f", [1 / wavelength for wavelength in wavelengths])
 
 
 def _default(rope: Rope, context: int) -> tuple[Floats, float]:
-    return np.float32(1) / _wavelengths(rope.theta, rope.rotary_dim), 1.0
+    return _inverse(_wavelengths(rope.theta, rope.rotary_dim)), 1.0
 
 
 def _linear(rope: Rope, context: int) -> tuple[Floats, float]:
     frequencies, _ = _default(rope, context)
-    return frequencies / np.float32(rope.scaling.factor), 1.0
+    factor = _f32(rope.scaling.factor)
+    return array("f", [frequency / factor for frequency in frequencies]), 1.0
 
 
 def _dynamic(rope: Rope, context: int) -> tuple[Floats, float]:
     factor, original = rope.scaling.factor, rope.scaling.original_max_context
     stretch = factor * max(context, original) / original - (factor - 1)
     theta = rope.theta * stretch ** (rope.rotary_dim / (rope.rotary_dim - 2))
-    return np.float32(1) / _wavelengths(theta, rope.rotary_dim), 1.0
+    return _inverse(_wavelengths(theta, rope.rotary_dim)), 1.0
 
 
 def _llama3(rope: Rope, context: int) -> tuple[Floats, float]:
-    scaling = rope.scaling
     frequencies, _ = _default(rope, context)
-    wavelengths = np.float32(2 * math.pi) / frequencies
+    return array("f", [_llama3_stretched(frequency, rope.scaling) for frequency in frequencies]), 1.0
+
+
+def _llama3_stretched(frequency: float, scaling: RopeScaling) -> float:
     low, high = scaling.low_freq_factor, scaling.high_freq_factor
-    turns = np.float32(scaling.original_max_context) / wavelengths  # over the trained context
-    smooth = (turns - np.float32(low)) / np.float32(high - low)
-    slowed = frequencies / np.float32(scaling.factor)
-    between = (1 - smooth) * slowed + smooth * frequencies
-    is_long = wavelengths > np.float32(scaling.original_max_context / low)
-    is_short = wavelengths < np.float32(scaling.original_max_context / high)
-    return np.where(is_long, slowed, np.where(is_short, frequencies, between)), 1.0
+    wavelength = _f32(_f32(2 * math.pi) / frequency)
+    slowed = _f32(frequency / _f32(scaling.factor))
+    if wavelength > _f32(scaling.original_max_context / low):
+        return slowed
+    if wavelength < _f32(scaling.original_max_context / high):
+        return frequency
+    turns = _f32(_f32(scaling.original_max_context) / wavelength)  # over the trained context
+    smooth = _f32(_f32(turns - _f32(low)) / _f32(high - low))
+    return _f32(_f32(1 - smooth) * slowed) + _f32(smooth * frequency)
 
 
 def _yarn(rope: Rope, context: int) -> tuple[Floats, float]:
     scaling = rope.scaling
-    wavelengths = _wavelengths(rope.theta, rope.rotary_dim)
     low, high = _yarn_range(rope)
-    ramp = (np.arange(rope.rotary_dim // 2, dtype=np.float32) - np.float32(low)) / np.float32(high - low)
-    kept = 1 - np.clip(ramp, 0, 1)  # share of the unstretched frequency
-    frequencies = 1 / (np.float32(scaling.factor) * wavelengths) * (1 - kept) + 1 / wavelengths * kept
-    return frequencies.astype(np.float32), _yarn_attention_factor(scaling)
+    factor, width = _f32(scaling.factor), _f32(high - low)
+    frequencies = array("f")
+    for pair, wavelength in enumerate(_wavelengths(rope.theta, rope.rotary_dim)):
+        ramp = _f32(_f32(pair - _f32(low)) / width)
+        kept = _f32(1 - min(max(ramp, 0.0), 1.0))  # share of the unstretched frequency
+        stretched = _f32(_f32(1 / _f32(factor * wavelength)) * _f32(1 - kept))
+        frequencies.append(stretched + _f32(_f32(1 / wavelength) * kept))
+    return frequencies, _yarn_attention_factor(scaling)
 
 
 def _yarn_range(rope: Rope) -> tuple[float, float]:
@@ -105,10 +123,10 @@ def _yarn_attention_factor(scaling: RopeScaling) -> float:
 def _longrope(rope: Rope, context: int) -> tuple[Floats, float]:
     scaling = rope.scaling
     is_long = context > scaling.original_max_context
-    factors = np.array(scaling.long_factor if is_long else scaling.short_factor, dtype=np.float32)
-    return np.float32(1) / (factors * _wavelengths(rope.theta, rope.rotary_dim)), (
-        _longrope_attention_factor(scaling)
-    )
+    factors = array("f", scaling.long_factor if is_long else scaling.short_factor)
+    wavelengths = _wavelengths(rope.theta, rope.rotary_dim)
+    stretched = array("f", [a * b for a, b in zip(factors, wavelengths, strict=True)])
+    return _inverse(stretched), _longrope_attention_factor(scaling)
 
 
 def _longrope_attention_factor(scaling: RopeScaling) -> float:

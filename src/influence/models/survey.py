@@ -19,7 +19,7 @@ from influence.models.layout import Architecture, Layout
 from influence.models.registry import read_architecture
 from influence.models.spec import ModelSpec
 from influence.weights.safetensors import TensorInfo
-from influence.weights.tensor import NUMPY_DTYPES
+from influence.weights.tensor import ITEM_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +68,10 @@ def survey(config: Config, tensors: Mapping[str, TensorInfo]) -> Survey:
 
 def _require_dtypes(folder: Path, tensors: Mapping[str, TensorInfo]) -> None:
     for name, info in tensors.items():
-        if info.dtype not in NUMPY_DTYPES:
+        if info.dtype not in ITEM_BYTES:
             raise UnsupportedModel(
                 folder,
-                f"tensor {name!r} is {info.dtype}; this engine runs {', '.join(NUMPY_DTYPES)}",
+                f"tensor {name!r} is {info.dtype}; this engine runs {', '.join(ITEM_BYTES)}",
                 hint="use the model's original weights, before they were quantised or converted",
             )
 

@@ -89,14 +89,14 @@ class Checkpoint:
             )
         return self._shard_of[name]
 
-    def mapped_ranges(self) -> list[tuple[Path, int, int]]:
-        """(file, address, length in bytes) of what is mapped now.
+    def mapped_files(self) -> list[tuple[Path, memoryview]]:
+        """What is mapped now: each file, and its bytes.
 
         Reading there after someone truncates the file raises SIGBUS; whoever
         guards against it needs to know which addresses are files.
         """
-        ranges = ((shard.path, shard.mapped_range()) for shard in self._shards)
-        return [(path, *mapped) for path, mapped in ranges if mapped]
+        mappings = ((shard.path, shard.mapping) for shard in self._shards)
+        return [(path, mapping) for path, mapping in mappings if mapping is not None]
 
     def fingerprint(self) -> str:
         """A hash that tells these weights from others without reading them all.
@@ -120,7 +120,7 @@ class Checkpoint:
             shard.check_unchanged()
 
     def close(self) -> None:
-        """Hands out no more tensors; a mapping ends when the last array of it goes."""
+        """Hands out no more tensors; a mapping ends when the last tensor of it goes."""
         self._closed = True
         for shard in self._shards:
             shard.unmap()

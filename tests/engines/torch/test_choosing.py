@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from influence.engines import sampling
-from influence.engines.sampling import Draw, Sample, SamplingParams, sample_row
+from influence.engines.choosing import sample_row
+from influence.engines.sampling import Draw, Sample, SamplingParams
 from influence.engines.torch.adjusting import adjusted
 from influence.engines.torch.choosing import (
     Choice,

@@ -11,7 +11,8 @@ import pytest
 torch = pytest.importorskip("torch", reason="needs torch: pip install 'influence[torch]'")
 
 from influence.engines.base import Step
-from influence.engines.sampling import Draw, SamplingParams, sample_row
+from influence.engines.choosing import sample_row
+from influence.engines.sampling import Draw, SamplingParams
 from influence.engines.torch import placement
 from influence.engines.torch.engine import TorchEngine
 from influence.engines.torch.ops import PLAIN

@@ -1,4 +1,4 @@
-"""Tokens chosen from logits where they lie: `engines/sampling.py` for many rows at once, in tensors.
+"""Tokens chosen from logits where they lie: `engines/choosing.py` for many rows at once, in tensors.
 
 The same token as there for the same logits and draw: argmax takes the first of
 equals, filters keep what they keep (ties included), sums are float64, and the
@@ -19,14 +19,13 @@ from typing import Literal
 import numpy as np
 
 import torch
+from influence.engines.choosing import require_choice, require_finite_peak
 from influence.engines.sampling import (
     GREEDY_BELOW,
     Draw,
     Sample,
     SamplingParams,
     mixed_seed,
-    require_choice,
-    require_finite_peak,
 )
 from influence.engines.torch.adjusting import Adjustments
 from torch import Tensor

@@ -10,8 +10,9 @@ import numpy.typing as npt
 
 import torch
 from influence.engines.base import Blocks, DecodeRun, Step
+from influence.engines.choosing import sample_row
 from influence.engines.paging import BLOCK_SIZE, BlockPool, PagedEngine
-from influence.engines.sampling import Draw, Sample, sample_row
+from influence.engines.sampling import Draw, Sample
 from influence.engines.torch.batching import TorchSession, batch_of, own, passes
 from influence.engines.torch.choosing import Choice, DrawTensors, outcomes, runs_ahead, samples_of
 from influence.engines.torch.decoder import Decoder

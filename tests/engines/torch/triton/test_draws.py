@@ -10,7 +10,8 @@ import pytest
 torch = pytest.importorskip("torch", reason="needs torch: pip install 'influence[torch]'")
 pytest.importorskip("triton", reason="needs triton, which comes with torch on Linux")
 
-from influence.engines.sampling import Draw, SamplingParams, choose, softmax_weights
+from influence.engines.choosing import choose, softmax_weights
+from influence.engines.sampling import Draw, SamplingParams
 from influence.engines.torch.choosing import DrawTensors
 from influence.engines.torch.triton import drawing
 from influence.engines.torch.triton.steps import pick

@@ -78,7 +78,7 @@ class Cut:
                 return _rows(tensor, self.vocabulary)
             case "o" | "down" if name == slot:
                 columns = _scaled(self.heads, head_dim) if name == "o" else self.columns
-                return Tensor(tensor.name, tensor.dtype, tensor.array[..., columns])
+                return tensor.columns(columns.start, columns.stop - columns.start)
         return tensor
 
     def _of_heads(self, name: str) -> slice:
@@ -150,13 +150,15 @@ def _scaled(run: slice, by: int) -> slice:
 
 def _rows(tensor: Tensor, run: slice, rows_each: int = 1) -> Tensor:
     """A run of rows, or of groups of them, of a matrix or vector; a matrix in groups has a group for each head."""
-    rows = run if tensor.array.ndim == 3 else _scaled(run, rows_each)
-    return Tensor(tensor.name, tensor.dtype, tensor.array[rows])
+    rows = run if len(tensor.shape) == 3 else _scaled(run, rows_each)
+    return tensor.rows(rows.start, rows.stop - rows.start)
 
 
 def _norm(tensor: Tensor, heads: slice, head_dim: int) -> Tensor:
     """A norm of the heads: one for all of them, one for each, or over all together."""
-    array = tensor.array
-    if array.shape == (head_dim,):
-        return tensor
-    return Tensor(tensor.name, tensor.dtype, array[heads if array.ndim == 2 else _scaled(heads, head_dim)])
+    return tensor if tensor.shape == (head_dim,) else _rows(tensor, heads, _per_head(tensor, head_dim))
+
+
+def _per_head(norm: Tensor, head_dim: int) -> int:
+    """Rows of a norm that a head has: one of many numbers, or many of one."""
+    return 1 if len(norm.shape) == 2 else head_dim
