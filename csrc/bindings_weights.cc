@@ -10,6 +10,7 @@
 #include "cpu.h"
 #include "kernels/kernels.h"
 #include "quantize.h"
+#include "read_ahead.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -230,6 +231,30 @@ void bind_packed(nb::module_& m) {
   m.def("pack", &pack_matrix, "source"_a, "dtype"_a, "out"_a, "kernels"_a, "n_threads"_a);
 }
 
+// The reading and the objects whose memory it reads.
+struct PyReadAhead {
+  explicit PyReadAhead(const std::vector<Memory>& data) : kept_alive(data), ahead(spans(data)) {}
+
+  static std::vector<std::span<const std::byte>> spans(const std::vector<Memory>& data) {
+    std::vector<std::span<const std::byte>> out;
+    for (const Memory& part : data) {
+      out.emplace_back(reinterpret_cast<const std::byte*>(part.data()), part.size());
+    }
+    return out;
+  }
+
+  std::vector<Memory> kept_alive;
+  ReadAhead ahead;
+};
+
+void bind_read_ahead(nb::module_& m) {
+  nb::class_<PyReadAhead>(m, "ReadAhead")
+      .def(nb::init<const std::vector<Memory>&>(), "data"_a)
+      .def(
+          "wait", [](PyReadAhead& self) { self.ahead.wait(); },
+          nb::call_guard<nb::gil_scoped_release>());
+}
+
 }  // namespace
 
 DecoderWeights weights_of(const nb::dict& outer, const nb::list& layers) {
@@ -244,6 +269,7 @@ DecoderWeights weights_of(const nb::dict& outer, const nb::list& layers) {
 void bind_weights(nb::module_& m) {
   bind_stored(m);
   bind_packed(m);
+  bind_read_ahead(m);
 }
 
 }  // namespace influence

@@ -59,6 +59,12 @@ class Stored:
         self, data: memoryview | bytes, dtype: str, shape: Sequence[int], strides: Sequence[int]
     ) -> None: ...
 
+class ReadAhead:
+    """Brings memory of mapped files in, in this order, by a thread (csrc/read_ahead.h); dropping it stops that."""
+
+    def __init__(self, data: Sequence[memoryview]) -> None: ...
+    def wait(self) -> None: ...
+
 class Packed:
     """Weights in few bits (csrc/packed.h); keeps `data` alive."""
 

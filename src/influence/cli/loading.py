@@ -44,6 +44,7 @@ class TextModel:
     model: Model
     tokenizer: Tokenizer
     template: ChatTemplate | None
+    reading: object | None = None  # while it lives, weights come in from the disk
 
     @property
     def eos_ids(self) -> frozenset[int]:
@@ -51,17 +52,22 @@ class TextModel:
         return self.model.generation_config.eos_ids | self.tokenizer.eos_ids
 
 
-def open_text_model(name: str, renderer: TemplateProcess | None = None) -> TextModel:
-    """The model that `-m` names; raises ModelError or TokenizerError.
+def open_text_model(
+    name: str, renderer: TemplateProcess | None = None, options: EngineOptions | None = None
+) -> TextModel:
+    """The model that `-m` names; raises ModelError, TokenizerError or DeviceUnavailable.
 
-    `renderer` is for its chat template, if one was started ahead.
+    `renderer` is for its chat template, if one was started ahead. For the
+    engine that `options` ask for, weights are read while the tokenizer is.
     """
     folder = find_model(name)
     model = open_model(folder)
+    reading = None
+    if options is not None:
+        reading = select.read_ahead(model, options.device, options.device_index, options.weights)
     tokenizer = Tokenizer.load(folder)
-    return TextModel(
-        name, model, tokenizer, ChatTemplate.load(folder, tokenizer.special_tokens, process=renderer)
-    )
+    template = ChatTemplate.load(folder, tokenizer.special_tokens, process=renderer)
+    return TextModel(name, model, tokenizer, template, reading)
 
 
 def context_for(model: Model, n_tokens: int, chosen: int | None) -> int:

@@ -54,7 +54,7 @@ def _service(plan: Plan, settings: Settings) -> Iterator[tuple[Service, str]]:
     from influence.server.service import Service
 
     with output.spinner(f"loading {plan.model}") as spinner:
-        loaded = open_text_model(plan.model)
+        loaded = open_text_model(plan.model, options=plan.engine)
         for note in notes(loaded, plan.engine):
             spinner.say(f"note: {note}")
         context = plan.engine.context

@@ -92,6 +92,13 @@ def kv_block_bytes(spec: ModelSpec, weights: Weights, kv_type: KvType | None = N
     return int(_native.kv_block_bytes(_native_spec(spec), kv_type or _kv_type_for(weights)))
 
 
+def read_ahead(weights: Weights) -> _native.ReadAhead:
+    """Begins to bring mapped weights in, in the order in which a pass meets them; ends when it is done or dropped."""
+    head = weights.outer.get("lm_head", weights.outer["embed"])
+    tensors = [tensor for layer in weights.layers for tensor in layer.values()]
+    return _native.ReadAhead([tensor.data for tensor in (*tensors, head)])
+
+
 class NativeSession(Session):
     def __init__(self, handle: _native.Session) -> None:
         self.handle = handle

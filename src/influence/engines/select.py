@@ -187,6 +187,19 @@ def _load_native(
     )
 
 
+def read_ahead(model: Model, device: Device, device_index: int, weights: WeightFormat) -> object | None:
+    """Begins to bring the weights in, if `load_engine` will use them where they lie and memory holds them all.
+
+    That ends when it is done, or when what is returned is dropped. Raises as `device_for` does.
+    """
+    is_mapped = device_for(device, device_index) == "cpu" and weights == "stored"
+    if not is_mapped or model.weights.size_bytes > machine.available_memory():
+        return None
+    from influence.engines import native
+
+    return native.read_ahead(model.weights)
+
+
 def weights_size(model: Model, weights: WeightFormat) -> int:
     """Bytes of the weights that a step reads, in that format."""
     if weights == "stored":

@@ -94,7 +94,7 @@ def generate(
     structure = read_structure(json_schema, regex)
     with output.spinner(f"loading {model_path}") as spinner:
         renderer = None if raw else _started(renderer)
-        request = _prepare(text, model_path, system, renderer, sampling, structure, engine.context)
+        request = _prepare(text, model_path, system, renderer, sampling, structure, engine)
         reply, exit_code = _run(request, engine, spinner, show_text=not as_json)
     if as_json:
         output.write_json(_as_json(request, reply))
@@ -123,18 +123,18 @@ def _prepare(
     renderer: TemplateProcess | None,
     sampling: dict[str, Any],
     structure: ConstraintSpec | None,
-    context: int | None,
+    engine: EngineOptions,
 ) -> Request:
     from influence.cli.loading import context_for, open_text_model
     from influence.generation.params import resolve_params
     from influence.generation.prompt import build_prompt
 
-    loaded = open_text_model(model_path, renderer)
+    loaded = open_text_model(model_path, renderer, engine)
     resolved = resolve_params(sampling, loaded.model.generation_config)
     built = build_prompt(loaded.tokenizer, loaded.template, prompt, system=system, raw=renderer is None)
     n_tokens = len(built.token_ids) + resolved.params.max_tokens
     constraint = None if structure is None else compiled(structure, loaded)
-    return Request(loaded, built, resolved, context_for(loaded.model, n_tokens, context), constraint)
+    return Request(loaded, built, resolved, context_for(loaded.model, n_tokens, engine.context), constraint)
 
 
 def _run(
