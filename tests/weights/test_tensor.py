@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import pytest
 
@@ -68,3 +70,10 @@ def test_widening_is_exact(dtype: str) -> None:
         "BF16": (values.view(np.uint32) >> 16).astype("u2"),
     }
     np.testing.assert_array_equal(tensor_of("w", dtype, bits[dtype]).to_float32(), values)  # type: ignore[arg-type]
+
+
+def test_a_tensor_reaches_another_process_with_its_numbers() -> None:
+    part = matrix().part(1, n_parts=3, n_rows=2)
+    copy = pickle.loads(pickle.dumps(part))
+    assert (copy.name, copy.dtype, copy.shape) == (part.name, part.dtype, part.shape)
+    np.testing.assert_array_equal(copy.array, part.array)

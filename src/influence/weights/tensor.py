@@ -76,6 +76,10 @@ class Tensor:
         strides = (n_parts * n_rows * self.strides[0], *self.strides)
         return self._view(index * n_rows * self.strides[0], shape, strides)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled with its numbers: another process gets a copy of them."""
+        return _of_bytes, (self.name, self.dtype, self.shape, self.strides, bytes(self.data))
+
     def _view(self, first: int, shape: tuple[int, ...], strides: tuple[int, ...]) -> Tensor:
         """The same memory from its number `first` on."""
         n_spanned = 1 + sum((n - 1) * stride for n, stride in zip(shape, strides, strict=True))
@@ -89,3 +93,9 @@ class Tensor:
         groups = [self.data[i * step : i * step + group_bytes] for i in range(self.shape[0])]
         data = self.data if step == group_bytes else b"".join(groups)
         return Tensor.whole(self.name, self.dtype, (prod(self.shape),), data)
+
+
+def _of_bytes(
+    name: str, dtype: DType, shape: tuple[int, ...], strides: tuple[int, ...], data: bytes
+) -> Tensor:
+    return Tensor(name, dtype, shape, strides, memoryview(data))
