@@ -85,10 +85,10 @@ struct PyStored {
 
 // Whether every element of such a view lies within `n` elements; sizes are at most kLargestSide.
 bool lies_within(const Sizes& shape, const Sizes& strides, int64_t n) {
-  for (size_t axis = 0; axis < shape.size(); ++axis) {
-    if (strides[axis] > n || (shape[axis] - 1) > (n - 1) / std::max<int64_t>(1, strides[axis]))
-      return false;
-    n -= (shape[axis] - 1) * strides[axis];
+  for (size_t axis = 0; axis < shape.size() && n >= 1; ++axis) {
+    const int64_t n_steps = shape[axis] - 1;
+    if (n_steps > 0 && strides[axis] > (n - 1) / n_steps) return false;
+    n -= n_steps * strides[axis];
   }
   return n >= 1;
 }

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from influence import _native
 from influence.engines import native
 from influence.engines.base import Engine, Step
 from influence.engines.packing import pack_weights
@@ -277,3 +278,38 @@ def test_one_long_step_equals_many_short_ones(spec: ModelSpec, extras: Extras) -
     for i in range(200, 512):
         engine.forward([Step(other, token_ids[i : i + 1])])
         np.testing.assert_array_equal(engine.logits()[0], rows[i])
+
+
+@pytest.mark.parametrize(
+    ("shape", "strides"),
+    [
+        ((3, 4), (4, 1)),
+        ((2, 4), (5, 1)),
+        ((1, 4), (99, 1)),
+        ((2, 2, 2), (4, 2, 1)),
+        ((9,), (1,)),
+        ((3, 1), (4, 9)),
+    ],
+)
+def test_weights_that_lie_within_their_memory_are_taken(
+    shape: tuple[int, ...], strides: tuple[int, ...]
+) -> None:
+    _native.Stored(bytes(4 * 12), "F32", shape, strides)
+
+
+@pytest.mark.parametrize(
+    ("shape", "strides", "why"),
+    [
+        ((4, 4), (4, 1), "beyond"),
+        ((2, 4), (9, 1), "beyond"),
+        ((2, 4), (2**62, 1), "beyond"),
+        ((2**31, 1), (2**40, 1), "beyond"),
+        ((0, 4), (4, 1), "empty"),
+        ((2, 2), (-2, 1), "negative"),
+        ((2, 2), (1, 2), "contiguous"),
+        ((), (), "dimensions"),
+    ],
+)
+def test_weights_that_do_not_are_refused(shape: tuple[int, ...], strides: tuple[int, ...], why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        _native.Stored(bytes(4 * 12), "F32", shape, strides)
