@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 import triton
 import triton.language as tl
 
+UNROLLED = tl.constexpr(1024)  # outputs of a tile: 8 of each of 128 threads
+
 
 class Work(NamedTuple):
     """How a product is cut; `operands` makes it."""
@@ -49,7 +51,17 @@ def sum_of_splits(
         is_last = tl.atomic_add(work.arrivals + tile, 1, sem="acq_rel") == work.SPLITS - 1
         if is_last:
             y = tl.zeros_like(y)
-            for i in tl.static_range(work.SPLITS):  # unrolled, so that the loads are under way together
-                y += tl.load(work.partial + i * n_outputs + offsets, mask, other=0, cache_modifier=".cg")
+            if y.numel <= UNROLLED:  # all loads are under way together, where registers hold what they bring
+                for i in tl.static_range(work.SPLITS):
+                    y += _part(offsets, mask, n_outputs, i, work)
+            else:
+                for i in range(work.SPLITS):
+                    y += _part(offsets, mask, n_outputs, i, work)
             tl.atomic_xchg(work.arrivals + tile, 0)  # as the next launch expects it
     return y, is_last
+
+
+@triton.jit
+def _part(offsets, mask, n_outputs, split, work):
+    """What a split left of these outputs."""
+    return tl.load(work.partial + split * n_outputs + offsets, mask, other=0, cache_modifier=".cg")
