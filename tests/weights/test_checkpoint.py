@@ -245,3 +245,9 @@ def test_a_file_that_changed_before_it_was_mapped_is_not_mapped(change, tmp_path
     with pytest.raises(InvalidCheckpoint, match="while the model was open"):
         checkpoint.tensor("x")
     assert checkpoint.mapped_files() == []
+
+
+def test_a_fingerprint_maps_nothing(tmp_path: Path) -> None:
+    checkpoint = Checkpoint.open(save(tmp_path, a={"x": F32}, b={"y": F32}))
+    assert checkpoint.fingerprint() == Checkpoint.open(tmp_path).fingerprint()
+    assert checkpoint.mapped_files() == []
