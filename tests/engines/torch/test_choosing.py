@@ -1,4 +1,4 @@
-"""Tokens chosen in tensors are those that `engines/sampling.py` chooses, row by row."""
+"""Tokens chosen in tensors are those that `engines/choosing.py` chooses, row by row."""
 
 from __future__ import annotations
 

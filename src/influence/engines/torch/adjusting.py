@@ -1,4 +1,4 @@
-"""Logits changed before a token is chosen: bias, penalties and mask of `engines/sampling.py`, in tensors.
+"""Logits changed before a token is chosen: bias, penalties and mask of `engines/choosing.py`, in tensors.
 
 How often each token was generated is counted where the tokens are, so that a
 run of steps needs no host. A mask is made on the host for each token anew.

@@ -242,7 +242,7 @@ def _shifted(x: Tensor, n: int) -> Tensor:
 def samples_of(
     rows: Sequence[Sequence[float]], draws: Sequence[Draw], positions: Sequence[int]
 ) -> list[Sample]:
-    """`outcomes` that have come to the host as samples; raises as `sampling.sample_row` does."""
+    """`outcomes` that have come to the host as samples; raises as `sample_row` does."""
     return [_sample(*each) for each in zip(rows, draws, positions, strict=True)]
 
 
