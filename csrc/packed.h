@@ -5,19 +5,25 @@
 // zeros. How many rows, and how they lie, depends on the format.
 //
 // q8 and q4: a panel is 64 rows in groups of 64 (q8) or 32 (q4) columns; the last
-// group is filled up too. A group:
+// group is filled up too. A group of q8:
 //
 //     scales   64 bfloat16, one for each row
-//     quads    q8: for each 4 columns 256 bytes, 4 for each row: weight / scale + 128
-//              q4: for each 8 columns 256 bytes, 4 for each row: the codes of
+//     quads    for each 4 columns 256 bytes, 4 for each row: weight / scale + 128
+//
+// A panel of q4 begins with 64 bytes, one for each row: the exponent of its base,
+// a power of two, as in a float32 (0: the base is 0). A group:
+//
+//     scales   64 uint8, one for each row
+//     zeros    64 int8, one for each row
+//     quads    for each 8 columns 256 bytes, 4 for each row: the codes of
 //              columns 0 to 3 in the low halves, those of 4 to 7 in the high ones;
-//              weight / scale + 128 is kQ4Values[code]
+//              weight / (base * scale) + zero + 128 is kQ4Values[code]
 //
 // So a vector of 4-byte lanes holds 4 columns of as many rows: each lane sums the
 // outputs of one row, a scale is a vector like any other, and a product of one
 // row reads the panel from its first byte to its last.
 //
-// 8.25 bits a weight for q8, 4.5 for q4.
+// 8.25 bits a weight for q8; 4.5 for q4, and 8 for each row.
 //
 // bf12: bfloat16 in twelve bits, and nothing is lost. The weights of a row use few
 // exponents: 15 neighbouring ones cover all but about two of ten thousand. A panel
@@ -50,9 +56,11 @@ static constexpr bool is_packed(DType dtype) { return dtype >= DType::kQ8; }
 // Of an element that is not packed.
 static constexpr int64_t dtype_bytes(DType dtype) { return dtype == DType::kF32 ? 4 : 2; }
 
-inline constexpr int64_t kPanelRows = 64;              // of q8 and q4
-inline constexpr int64_t kQuadBytes = 4 * kPanelRows;  // 4 columns of a panel, a byte each
-inline constexpr int64_t kScaleBytes = 2 * kPanelRows;
+inline constexpr int64_t kPanelRows = 64;               // of q8 and q4
+inline constexpr int64_t kQuadBytes = 4 * kPanelRows;   // 4 columns of a panel, a byte each
+inline constexpr int64_t kScaleBytes = 2 * kPanelRows;  // q4: half of them zeros
+inline constexpr int64_t kQ4HeadBytes = kPanelRows;
+inline constexpr int kMantissaBits = 23;  // below the exponent of a float32
 
 static constexpr int64_t group_cols(DType packed) { return packed == DType::kQ8 ? 64 : 32; }
 
@@ -89,7 +97,8 @@ static constexpr int64_t panel_rows(DType packed) {
 static constexpr int64_t panel_bytes(DType packed, int64_t cols) {
   return packed == DType::kBF12
              ? bf12_head_bytes(cols) + ceil_div(cols, kBF12Cols) * kBF12Rows * kBF12Bytes
-             : ceil_div(cols, group_cols(packed)) * group_bytes(packed);
+             : (packed == DType::kQ4 ? kQ4HeadBytes : 0) +
+                   ceil_div(cols, group_cols(packed)) * group_bytes(packed);
 }
 
 static constexpr int64_t packed_bytes(DType packed, int64_t rows, int64_t cols) {
@@ -97,8 +106,8 @@ static constexpr int64_t packed_bytes(DType packed, int64_t rows, int64_t cols) 
 }
 
 // What a q4 code stands for, 128 added; the values lie where normally distributed
-// weights do whose largest in 32 is -127, one of them at 0 (tools/fit_q4_table.py).
-static constexpr uint8_t kQ4Values[16] = {1,   26,  45,  62,  77,  90,  103, 116,
-                                          128, 141, 154, 168, 182, 199, 217, 240};
+// weights do, 32 of them at their best scale and zero (tools/fit_q4_table.py).
+static constexpr uint8_t kQ4Values[16] = {1,   28,  48,  66,  81,  95,  109, 122,
+                                          134, 147, 161, 175, 190, 208, 228, 255};
 
 }  // namespace influence

@@ -234,43 +234,68 @@ constexpr MatmulKernel matmul_kernel() {
   return {prepared_bytes, 32, prepare, no_scratch_bytes, multiply<Element>, 8};
 }
 
-// Row `row` and column `col` of a group of a panel, 128 added.
-template <DType kPacked>
-int32_t byte_of(const char* group, int64_t row, int64_t col) {
-  const auto* quads = reinterpret_cast<const uint8_t*>(group + kScaleBytes);
-  if (kPacked == DType::kQ8) return quads[col / 4 * kQuadBytes + 4 * row + col % 4];
-  const uint8_t both = quads[col / 8 * kQuadBytes + 4 * row + col % 4];
-  return kQ4Values[col % 8 < 4 ? both & 15 : both >> 4];
-}
+// One row of a panel of q8: the weights in column `col` of a group are
+// value(group, col) * scale(group).
+struct Q8Row {
+  const char* panel;
+  int64_t row;
 
-template <DType kPacked>
+  const char* group(int64_t g) const { return panel + g * group_bytes(DType::kQ8); }
+  int32_t value(int64_t g, int64_t col) const {
+    const auto* quads = reinterpret_cast<const uint8_t*>(group(g) + kScaleBytes);
+    return quads[col / 4 * kQuadBytes + 4 * row + col % 4] - 128;
+  }
+  float scale(int64_t g) const { return to_float(reinterpret_cast<const BF16*>(group(g))[row]); }
+};
+
+// The same of q4.
+struct Q4Row {
+  const char* panel;
+  int64_t row;
+
+  const char* group(int64_t g) const { return panel + kQ4HeadBytes + g * group_bytes(DType::kQ4); }
+  int32_t value(int64_t g, int64_t col) const {
+    const auto* quads = reinterpret_cast<const uint8_t*>(group(g) + kScaleBytes);
+    const uint8_t both = quads[col / 8 * kQuadBytes + 4 * row + col % 4];
+    const int8_t zero = reinterpret_cast<const int8_t*>(group(g) + kPanelRows)[row];
+    return kQ4Values[col % 8 < 4 ? both & 15 : both >> 4] - 128 - zero;
+  }
+  float scale(int64_t g) const {
+    const auto exponent = static_cast<uint32_t>(reinterpret_cast<const uint8_t*>(panel)[row]);
+    const uint32_t bits = exponent << kMantissaBits;
+    float base;
+    memcpy(&base, &bits, sizeof(base));
+    return static_cast<float>(reinterpret_cast<const uint8_t*>(group(g))[row]) * base;
+  }
+};
+
+template <DType kPacked, class PackedRow>
 void multiply_packed(const void* x, int64_t n_tokens, const void* w, int64_t, int64_t n_rows,
                      int64_t cols, float* out, int64_t out_stride, void*) {
   using Row = PreparedRow<kPacked>;
   const char* panels = static_cast<const char*>(w);
   for (int64_t r = 0; r < n_rows; ++r) {
-    const char* panel = panels + r / kPanelRows * panel_bytes(kPacked, cols);
+    const PackedRow row = {panels + r / kPanelRows * panel_bytes(kPacked, cols), r % kPanelRows};
     for (int64_t t = 0; t < n_tokens; ++t) {
       const Row token(x, t, cols);
       float total = 0;
       for (int64_t g = 0; g < Row::n_groups(cols); ++g) {
-        const char* group = panel + g * group_bytes(kPacked);
-        int32_t sum = token.corrections[g];
+        int32_t sum = 0;
         for (int64_t k = 0; k < Row::kCols; ++k) {
-          sum += byte_of<kPacked>(group, r % kPanelRows, k) * token.values[g * Row::kCols + k];
+          sum += row.value(g, k) * token.values[g * Row::kCols + k];
         }
-        const auto* scales = reinterpret_cast<const BF16*>(group);
-        total += static_cast<float>(sum) * to_float(scales[r % kPanelRows]) * token.scales[g];
+        total += static_cast<float>(sum) * row.scale(g) * token.scales[g];
       }
       out[t * out_stride + r] = total;
     }
   }
 }
 
-template <DType kPacked>
+template <DType kPacked, class PackedRow>
 constexpr MatmulKernel packed_kernel() {
-  return {packed_prepared_bytes<kPacked>, kPanelRows, packed_prepare<kPacked>, no_scratch_bytes,
-          multiply_packed<kPacked>,       kPanelRows};
+  return {
+      packed_prepared_bytes<kPacked>,      kPanelRows, packed_prepare<kPacked>, no_scratch_bytes,
+      multiply_packed<kPacked, PackedRow>, kPanelRows};
 }
 
 // The weight in column `col` of a row of a block, unless it is an exception.
@@ -325,7 +350,8 @@ const KernelTable generic_table = {
     .name = "generic",
     .supported = supported,
     .matmul = {matmul_kernel<float>(), matmul_kernel<F16>(), matmul_kernel<BF16>(),
-               packed_kernel<DType::kQ8>(), packed_kernel<DType::kQ4>(), bf12_kernel()},
+               packed_kernel<DType::kQ8, Q8Row>(), packed_kernel<DType::kQ4, Q4Row>(),
+               bf12_kernel()},
     .attention = {attention_kernel<float>(), attention_kernel<F16>(), {store_q8, attend<int8_t>}},
     .load_row = load_row,
     .pack_row = pack_row,

@@ -15,10 +15,9 @@ namespace {
 
 // One prepared row:
 //
-//     values       (n_groups * group_cols,) int8, zeros beyond the last column
-//     scales       (n_groups,) float32; NaN for a group that holds NaN or infinity
-//     corrections  (n_groups,) int32, -128 times the sum of the group's values: what
-//                  a sum over weights + 128 is too large by
+//     values  (n_groups * group_cols,) int8, zeros beyond the last column
+//     scales  (n_groups,) float32; NaN for a group that holds NaN or infinity
+//     sums    (n_groups,) int32, of the group's values
 template <DType kPacked>
 struct PreparedRow {
   static constexpr int64_t kCols = group_cols(kPacked);
@@ -32,19 +31,22 @@ struct PreparedRow {
   PreparedRow(const void* rows, int64_t token, int64_t cols)
       : values(static_cast<const int8_t*>(rows) + token * bytes(cols)),
         scales(reinterpret_cast<const float*>(values + n_groups(cols) * kCols)),
-        corrections(reinterpret_cast<const int32_t*>(scales + n_groups(cols))) {}
+        sums(reinterpret_cast<const int32_t*>(scales + n_groups(cols))) {}
 
   const int8_t* values = nullptr;
   const float* scales = nullptr;
-  const int32_t* corrections = nullptr;
+  const int32_t* sums = nullptr;
 };
 
-// 1.5 * 2^23: a float plus this minus this is the nearest whole number, ties to even.
-inline constexpr float kRounder = 12582912.0f;
+// The nearest whole number, ties to even; |x| < 2^22. The constant is 1.5 * 2^23.
+inline float rounded(float x) {
+  constexpr float kRounder = 12582912.0f;
+  return (x + kRounder) - kRounder;
+}
 
 template <int64_t kCols>
 void prepare_group(const float* x,  // (kCols,)
-                   int8_t* values, float* scale, int32_t* correction) {
+                   int8_t* values, float* scale, int32_t* sum) {
   float largest = 0;
   float total = 0;  // NaN where x holds NaN or infinity
   for (int64_t k = 0; k < kCols; ++k) {
@@ -53,15 +55,14 @@ void prepare_group(const float* x,  // (kCols,)
     total += x[k] * 0.0f;
   }
   const float factor = largest > 0 && total == 0 ? 127.0f / largest : 0.0f;
-  int32_t sum = 0;
+  *sum = 0;
   for (int64_t k = 0; k < kCols; ++k) {
     float value = factor == 0 ? 0.0f : x[k] * factor;
-    auto rounded = static_cast<int32_t>((value + kRounder) - kRounder);
-    values[k] = static_cast<int8_t>(rounded);
-    sum += rounded;
+    auto whole = static_cast<int32_t>(rounded(value));
+    values[k] = static_cast<int8_t>(whole);
+    *sum += whole;
   }
   *scale = largest / 127.0f + total;
-  *correction = -128 * sum;
 }
 
 template <DType kPacked>
@@ -81,7 +82,7 @@ void packed_prepare(const float* x, int64_t x_stride, int64_t n_tokens, int64_t 
       memcpy(some, x + first, static_cast<size_t>(n) * sizeof(float));
       prepare_group<Row::kCols>(some, const_cast<int8_t*>(row.values) + first,
                                 const_cast<float*>(row.scales) + group,
-                                const_cast<int32_t*>(row.corrections) + group);
+                                const_cast<int32_t*>(row.sums) + group);
     }
   }
 }

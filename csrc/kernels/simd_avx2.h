@@ -157,9 +157,17 @@ inline Bytes low_halves(Bytes x) { return _mm256_and_si256(x, _mm256_set1_epi8(1
 inline Bytes high_halves(Bytes x) { return low_halves(_mm256_srli_epi16(x, 4)); }
 
 inline Vector to_floats(Ints x) { return _mm256_cvtepi32_ps((__m256i)x); }
+inline Vector as_floats(Ints bits) { return _mm256_castsi256_ps((__m256i)bits); }
+inline Ints load_ints(const uint8_t* p) {  // (kLanes,)
+  return (Ints)_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
+}
+inline Ints load_ints(const int8_t* p) {
+  return (Ints)_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
+}
 
 // dot(sum, w, x) adds to each lane the products of its 4 weights, 128 too large,
-// with 4 activations; first_sum is what to begin with so that this comes right.
+// with 4 activations; first_sum is what to begin with so that this comes right,
+// where the activations of all calls add up to x_sum.
 // |x| times w with the sign of x: pairs stay within 2 * 127 * 127 < 2^15.
 inline Ints first_sum(int32_t) { return (Ints)_mm256_setzero_si256(); }
 inline Ints dot(Ints sum, Bytes w, Bytes x) {

@@ -152,11 +152,19 @@ inline Bytes low_halves(Bytes x) { return _mm512_and_si512(x, _mm512_set1_epi8(1
 inline Bytes high_halves(Bytes x) { return low_halves(_mm512_srli_epi16(x, 4)); }
 
 inline Vector to_floats(Ints x) { return _mm512_cvtepi32_ps((__m512i)x); }
+inline Vector as_floats(Ints bits) { return _mm512_castsi512_ps((__m512i)bits); }
+inline Ints load_ints(const uint8_t* p) {  // (kLanes,)
+  return (Ints)_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+}
+inline Ints load_ints(const int8_t* p) {
+  return (Ints)_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+}
 
 // dot(sum, w, x) adds to each lane the products of its 4 weights, 128 too large,
-// with 4 activations; first_sum is what to begin with so that this comes right.
+// with 4 activations; first_sum is what to begin with so that this comes right,
+// where the activations of all calls add up to x_sum.
 #ifdef __AVX512VNNI__
-inline Ints first_sum(int32_t correction) { return (Ints)_mm512_set1_epi32(correction); }
+inline Ints first_sum(int32_t x_sum) { return (Ints)_mm512_set1_epi32(-128 * x_sum); }
 inline Ints dot(Ints sum, Bytes w, Bytes x) {
   return (Ints)_mm512_dpbusd_epi32((__m512i)sum, w, x);
 }

@@ -130,9 +130,23 @@ inline Bytes low_halves(Bytes x) { return vandq_u8(x, vdupq_n_u8(15)); }
 inline Bytes high_halves(Bytes x) { return vshrq_n_u8(x, 4); }
 
 inline Vector to_floats(Ints x) { return vcvtq_f32_s32(x); }
+inline Vector as_floats(Ints bits) { return vreinterpretq_f32_s32(bits); }
+inline Ints load_ints(const uint8_t* p) {  // (kLanes,)
+  uint32_t four;
+  memcpy(&four, p, sizeof(four));
+  const uint16x8_t wide = vmovl_u8(vreinterpret_u8_u32(vdup_n_u32(four)));
+  return vreinterpretq_s32_u32(vmovl_u16(vget_low_u16(wide)));
+}
+inline Ints load_ints(const int8_t* p) {
+  uint32_t four;
+  memcpy(&four, p, sizeof(four));
+  const int16x8_t wide = vmovl_s8(vreinterpret_s8_u32(vdup_n_u32(four)));
+  return vmovl_s16(vget_low_s16(wide));
+}
 
 // dot(sum, w, x) adds to each lane the products of its 4 weights, 128 too large,
-// with 4 activations; first_sum is what to begin with so that this comes right.
+// with 4 activations; first_sum is what to begin with so that this comes right,
+// where the activations of all calls add up to x_sum.
 // Sums of two products stay within 2 * 127 * 127 < 2^15.
 inline Ints first_sum(int32_t) { return vdupq_n_s32(0); }
 inline Ints dot(Ints sum, Bytes w, Bytes x) {

@@ -36,7 +36,7 @@ struct TokenRun {
     for (int64_t t = 0; t < n; ++t) {
       const Row row(p.x, token + t, p.cols);
       for (int64_t g = 0; g < n_groups; ++g) {
-        corrections[g][t] = row.corrections[first_group + g];
+        corrections[g][t] = -128 * row.sums[first_group + g];
         scales[g][t] = row.scales[first_group + g];
       }
     }
@@ -102,12 +102,12 @@ inline void multiply_run_panel(const TokenRun& tokens, const Slab& slab, int64_t
     }
   }
   alignas(kAlignment) ExactSums sums[2] = {};
-  group_sums(tokens, 0, slab.quads, sums[0]);
+  group_sums(tokens, 0, slab.quads_of(0), sums[0]);
   for (int64_t g = 0; g < n_groups; ++g) {
     if (g + 1 < n_groups) {
-      group_sums(tokens, g + 1, slab.quads + (g + 1) * slab.quads_stride, sums[(g + 1) % 2]);
+      group_sums(tokens, g + 1, slab.quads_of(g + 1), sums[(g + 1) % 2]);
     }
-    add_group_sums(tokens, g, slab.scales + g * slab.scales_stride, sums[g % 2], total);
+    add_group_sums(tokens, g, slab.group(g), sums[g % 2], total);
   }
   for (int64_t v = 0; v * kLanes < n_rows; ++v) {
     for (int64_t t = 0; t < tokens.n; ++t) {

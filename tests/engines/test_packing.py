@@ -214,7 +214,7 @@ def test_q4_spends_what_4_6_bits_leave_on_the_values_of_the_outermost_layers() -
     assert {place.name for place in layers if place.format == "q8"} == {"layers.0.v", "layers.4.v"}
     bits = {"q8": 8.25, "q4": 4.5}
     n_bits = sum(place.tensor.array.size * bits[place.format] for place in layers)
-    assert n_bits / sum(place.tensor.array.size for place in layers) <= 4.6
+    assert n_bits / sum(place.tensor.array.size for place in layers) <= 4.59
 
 
 # Quality.
@@ -251,4 +251,4 @@ def test_a_trained_model_says_nearly_the_same_in_8_bits_and_little_worse_in_4() 
         steps = [(p - q)[np.arange(len(ids) - 1), ids[1:]] for p, q, ids in both]
         loss[form] = np.mean(np.concatenate(steps))
     assert divergence["q8"] <= 0.002 and loss["q8"] <= 0.003
-    assert divergence["q4"] <= 0.085 and loss["q4"] <= 0.07
+    assert divergence["q4"] <= 0.07 and loss["q4"] <= 0.065

@@ -11,7 +11,7 @@ FORMATS = ["q8", "q4"]
 GROUP = {"q8": 64, "q4": 32}
 PANEL = 64
 # kQ4Values of csrc/packed.h, which tools/fit_q4_table.py computed.
-Q4_VALUES = np.array([1, 26, 45, 62, 77, 90, 103, 116, 128, 141, 154, 168, 182, 199, 217, 240]) - 128
+Q4_VALUES = np.array([1, 28, 48, 66, 81, 95, 109, 122, 134, 147, 161, 175, 190, 208, 228, 255]) - 128
 
 Floats = npt.NDArray[np.float32]
 Bytes = npt.NDArray[np.uint8]
@@ -25,19 +25,31 @@ def packed(w: npt.NDArray[np.generic], form: str, kernels: str = "generic", thre
 
 def unpacked(data: Bytes, form: str, rows: int, cols: int) -> npt.NDArray[np.float64]:
     """The weights that packed bytes stand for, (rows, cols)."""
-    n_quads = 16 if form == "q8" else 4
     n_groups, n_panels = -(-cols // GROUP[form]), -(-rows // PANEL)
-    groups = data.reshape(n_panels, n_groups, 2 * PANEL + n_quads * 4 * PANEL)
+    panels = data.reshape(n_panels, -1)
+    weights = _unpacked_q8(panels, n_groups) if form == "q8" else _unpacked_q4(panels, n_groups)
+    return weights.reshape(n_panels * PANEL, -1)[:rows, :cols]
+
+
+def _unpacked_q8(panels: Bytes, n_groups: int) -> npt.NDArray[np.float64]:
+    """(panel, row, group, column)"""
+    groups = panels.reshape(len(panels), n_groups, -1)
     halves = groups[:, :, : 2 * PANEL].copy().view(np.uint16)
-    scales = (halves.astype(np.uint32) << 16).view(np.float32)  # (panel, group, row)
-    quads = groups[:, :, 2 * PANEL :].reshape(n_panels, n_groups, n_quads, PANEL, 4)
-    if form == "q8":
-        values = (quads.astype(int) - 128).transpose(0, 3, 1, 2, 4)
-    else:
-        values = np.stack([Q4_VALUES[quads & 15], Q4_VALUES[quads >> 4]], axis=3).transpose(0, 4, 1, 2, 3, 5)
-    values = values.reshape(n_panels, PANEL, n_groups, GROUP[form])
-    whole = values * scales.transpose(0, 2, 1)[..., None].astype(np.float64)
-    return whole.reshape(n_panels * PANEL, -1)[:rows, :cols]
+    scales = (halves.astype(np.uint32) << 16).view(np.float32).astype(np.float64)  # (panel, group, row)
+    quads = groups[:, :, 2 * PANEL :].reshape(len(panels), n_groups, 16, PANEL, 4)
+    values = (quads.astype(int) - 128).transpose(0, 3, 1, 2, 4).reshape(len(panels), PANEL, n_groups, -1)
+    return values * scales.transpose(0, 2, 1)[..., None]
+
+
+def _unpacked_q4(panels: Bytes, n_groups: int) -> npt.NDArray[np.float64]:
+    """(panel, row, group, column)"""
+    bases = (panels[:, :PANEL].astype(np.uint32) << 23).view(np.float32)[:, :, None].astype(np.float64)
+    groups = panels[:, PANEL:].reshape(len(panels), n_groups, -1)
+    scales = groups[:, :, :PANEL].transpose(0, 2, 1) * bases  # (panel, row, group)
+    zeros = groups[:, :, PANEL : 2 * PANEL].view(np.int8).transpose(0, 2, 1).astype(int)
+    quads = groups[:, :, 2 * PANEL :].reshape(len(panels), n_groups, 4, PANEL, 4)
+    values = np.stack([Q4_VALUES[quads & 15], Q4_VALUES[quads >> 4]], axis=3).transpose(0, 4, 1, 2, 3, 5)
+    return (values.reshape(len(panels), PANEL, n_groups, -1) - zeros[..., None]) * scales[..., None]
 
 
 def seen(x: Floats, form: str) -> npt.NDArray[np.float64]:

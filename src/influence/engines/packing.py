@@ -13,9 +13,9 @@ packed puts every bfloat16 matrix into 12 bits a weight (bf12), and nothing is
 lost. Those of other types stay as they are stored, and so do the rare ones whose
 exponents are too many; the description names the latter.
 
-q8 packs every matrix to 8.25 bits a weight. q4 packs the layers to 4.5 bits, but
-as many matrices to q8 as 4.6 bits on average allow: values, then keys, of the
-outermost layers first. A model feels errors of theirs four to six times as much
+q8 packs every matrix to 8.25 bits a weight. q4 packs the layers to 4.5 bits and a
+byte for each row, but as many matrices to q8 as 4.6 bits on average allow (from
+800 columns on): values, then keys, of the outermost layers first. A model feels errors of theirs four to six times as much
 as of other weights, and where several heads share them they are small.
 The output head is q8; the embedding stays as it is stored, for a token reads one
 row of it.
@@ -50,14 +50,14 @@ Bytes = npt.NDArray[np.uint8]
 
 FOLDER = ".influence"
 _MAGIC = b"INFLPACK"
-_VERSION = 2  # of the packing: raised whenever the same weights would give other bytes
+_VERSION = 3  # of the packing: raised whenever the same weights would give other bytes
 _PAGE = 4096
 _ALIGNMENT = 64
 _UNFINISHED = ".unfinished"
 _LARGEST_DESCRIPTION = 1 << 26  # bytes; a hundred for each of half a million matrices
 
-_Q8_BITS, _PLAIN_Q4_BITS = 8.25, 4.5  # a weight, with its share of a scale (csrc/packed.h)
-_Q4_BITS = 4.6  # of all q4 layers together, at most
+_Q8_BITS, _PLAIN_Q4_BITS = 8.25, 4.5  # a weight, with its share of a group's scale (csrc/packed.h)
+_Q4_BITS = 4.59  # of all q4 layers together, at most; rows' bases come on top
 _MATRICES = ("q", "k", "v", "o", "gate", "up", "down")
 
 

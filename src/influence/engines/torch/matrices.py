@@ -23,7 +23,8 @@ from torch import Tensor
 GROUP_COLUMNS = {"q8": 64, "q4": 32, "packed": 32}
 HALF_GROUP = 16  # columns between the two halves of a byte
 
-# What a q4 code stands for, before its scale: the values of csrc/packed.h, 128 taken off.
+# What a q4 code stands for, before its scale: where normally distributed weights lie whose largest in
+# 32 is -127, one value at 0. (csrc/packed.h has others, for groups that have a zero, too.)
 Q4_VALUES = (-127, -102, -83, -66, -51, -38, -25, -12, 0, 13, 26, 40, 54, 71, 89, 112)
 
 

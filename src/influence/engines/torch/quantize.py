@@ -1,8 +1,9 @@
 """Dense weights into the formats of few bits, on the device where they lie, at load.
 
-q8 and q4 choose scales and values by the rules of csrc/kernels/pack_rows.h, so
-that a model in few bits is the same model on every engine; only the layout
-differs (`matrices.py`).
+q8 chooses scales and values by the rules of csrc/kernels/pack_rows.h, so that a
+model in 8 bits is the same model on every engine; only the layout differs
+(`matrices.py`). q4 has a scale for each group, as there, but no zero: its products
+are bound by instructions on a GPU (docs/gpu.md), and a zero is one more a weight.
 """
 
 from __future__ import annotations
