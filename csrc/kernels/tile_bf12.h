@@ -78,6 +78,10 @@ inline void multiply_bf12_rows(const TileProduct& p, int64_t row, UnpackedBlock&
   multiply_bf12_block<1, 1>(p, row, weights);
 }
 
+inline int64_t unpacked_and_copies_bytes(int64_t cols) {
+  return unpacked_bytes(cols) + copies_bytes(cols);
+}
+
 inline void multiply_bf12_tiles(const void* x, int64_t n_tokens, const void* w, int64_t w_stride,
                                 int64_t n_rows, int64_t cols, float* out, int64_t out_stride,
                                 void* scratch) {

@@ -3,7 +3,9 @@
 //
 // Bytes moved: W once for each call; the activations stay in L2. Bound: with up
 // to 16 tokens the memory that W streams from (a tile of 16 tokens costs what one
-// token costs); with many the tiles' loads from L2.
+// token costs); with many the tiles' loads from L2. A tile whose rows lie a page
+// apart takes 21 ns from there, one that lies in a piece 8, so many tokens meet
+// tiles that were copied into pieces.
 //
 // `tdpbf16ps` adds to a tile (16 rows, n tokens) the product of a tile of weights
 // (16 rows of 32 columns: 64 bytes of each row, where they lie) and a tile of
@@ -18,8 +20,9 @@ namespace influence {
 namespace {
 
 inline constexpr int64_t kTileTokens = 16;
-inline constexpr int64_t kTileCols = 32;                    // bfloat16 in a tile's row
-inline constexpr int64_t kPairBytes = 4;                    // of one token
+inline constexpr int64_t kTileCols = 32;  // bfloat16 in a tile's row
+inline constexpr int64_t kPairBytes = 4;  // of one token
+inline constexpr int64_t kTileElements = kTileRows * kTileCols;
 inline constexpr int64_t kTileUnit = 2 * kTileRows;         // rows that a step of tiles covers
 inline constexpr int kWeightTile = 4, kActivationTile = 6;  // the first two of each; sums: 0 to 3
 
@@ -102,6 +105,28 @@ inline void add_tiles(const BF16* const* w, int64_t stride, const TokenGroup* to
   }
 }
 
+// Tiles of weights, each in a piece of its own: those of 16 rows side by side.
+struct TileCopies {
+  BF16* tiles;
+  int64_t n_cols;  // of a run
+
+  int64_t row_tile_elements() const { return ceil_div(n_cols, kTileCols) * kTileElements; }
+
+  // 16 rows, `stride` elements apart, as the run's row tile `index`; zeros behind the last column.
+  void copy(const BF16* rows, int64_t stride, int64_t index) const {
+    BF16* to = tiles + index * row_tile_elements();
+    for (int64_t r = 0; r < kTileRows; ++r) {
+      const BF16* row = rows + r * stride;
+      for (int64_t col = 0; col < n_cols; col += kTileCols) {
+        const int64_t left = n_cols - col;
+        const auto some = static_cast<__mmask32>(left < kTileCols ? (1ull << left) - 1 : ~0ull);
+        _mm512_store_si512(to + col / kTileCols * kTileElements + r * kTileCols,
+                           _mm512_maskz_loadu_epi16(some, row + col));
+      }
+    }
+  }
+};
+
 // Outputs [row, row + rows of kRowTiles tiles) x those of kTokenTiles groups.
 template <int kRowTiles, int kTokenTiles>
 struct TileBlock {
@@ -128,6 +153,18 @@ struct TileBlock {
       }
     }
     return tiles;
+  }
+
+  // Columns [begin, end) of the two tiles of rows that were copied, from `weights` on.
+  void accumulate_copies(const TileCopies& copies, const BF16* weights, int64_t begin, int64_t end,
+                         const Ahead& ahead) const {
+    const BF16* at[2] = {weights, weights + copies.row_tile_elements()};
+    for (int64_t col = begin; col < end; col += kTileCols) {
+      ahead.fetch(col * 2, col * 2 + kTileRowBytes);
+      add_tiles<kRowTiles, kTokenTiles>(at, kTileCols, tokens, col);
+      at[0] += kTileElements;
+      at[1] += kTileElements;
+    }
   }
 
   // Columns [begin, end); `ahead` are rows to bring into the cache meanwhile.
@@ -240,29 +277,54 @@ inline void multiply_few_tiles(const TileProduct& p) {
   }
 }
 
-// Many tokens: 256 rows of 1024 columns, 512 KiB, stay in L2 while all tokens pass
-// by; sums of whole blocks are parked between two runs of columns.
-inline constexpr int64_t kRunRows = 256, kRunCols = 1024;
+// Many tokens: 128 rows of up to 2048 columns, 512 KiB, are copied and stay in L2
+// while all tokens pass by; sums of whole blocks are parked between two runs of columns.
+inline constexpr int64_t kRunRows = 128, kRunCols = 2048;
 
-// Columns [begin, end) of a run's rows and 32 tokens.
-inline void multiply_run(const TileProduct& p, int64_t token, int64_t begin, int64_t end) {
-  const bool is_last = end == p.cols;
+inline int64_t copies_bytes(int64_t cols) {
+  const int64_t n_cols = round_up(cols < kRunCols ? cols : kRunCols, kTileCols);
+  return kRunRows * n_cols * static_cast<int64_t>(sizeof(BF16));
+}
+
+// A run: some columns of up to kRunRows rows, and what comes after it.
+struct TileRun {
+  int64_t begin, end;  // columns
+  bool is_last;        // of these rows
+  TileCopies copies;
+  const char* next_rows;  // to be fetched meanwhile: kRunRows of them; null: none
+};
+
+// The rows that 32 tokens fetch for the next run while they meet one unit of this.
+inline Ahead share_of_next(const TileProduct& p, const TileRun& run, int64_t token, int64_t unit) {
+  if (run.next_rows == nullptr) return {};
+  const int64_t n_units = kRunRows / kTileUnit;
+  const int64_t n_shares = ceil_div(p.n_tokens, 2 * kTileTokens) * n_units;
+  const int64_t share = token / (2 * kTileTokens) * n_units + unit;
+  const int64_t first = kRunRows * share / n_shares;
+  const int64_t stride_bytes = p.w_stride * static_cast<int64_t>(sizeof(BF16));
+  return {run.next_rows + first * stride_bytes, stride_bytes,
+          kRunRows * (share + 1) / n_shares - first};
+}
+
+inline void multiply_run(const TileProduct& p, int64_t token, const TileRun& run) {
   bool sized = false;
   for (int64_t row = 0; row < p.n_rows; row += kTileUnit) {
     const TileBlock<2, 2> block{p, row, token};
     if (!block.is_whole()) {  // at the edges: all columns at once
-      if (is_last) multiply_block_of(p, row, token, {});
+      if (run.is_last) multiply_block_of(p, row, token, {});
       continue;
     }
     if (!sized) block.sizes().use();
     sized = true;
-    if (begin == 0) {
+    if (run.begin == 0) {
       block.clear();
     } else {
       block.fetch_parked();
     }
-    block.accumulate(begin, end, {});
-    if (is_last) {
+    block.accumulate_copies(run.copies,
+                            run.copies.tiles + row / kTileRows * run.copies.row_tile_elements(),
+                            run.begin, run.end, share_of_next(p, run, token, row / kTileUnit));
+    if (run.is_last) {
       block.finish();
     } else {
       block.park();
@@ -270,14 +332,31 @@ inline void multiply_run(const TileProduct& p, int64_t token, int64_t begin, int
   }
 }
 
-inline void multiply_many_tiles(TileProduct p) {
+inline void copy_whole_units(const TileProduct& p, const TileRun& run) {
+  const int64_t whole = p.n_rows / kTileUnit * kTileUnit;
+  for (int64_t row = 0; row < whole; row += kTileRows) {
+    run.copies.copy(p.w + row * p.w_stride + run.begin, p.w_stride, row / kTileRows);
+  }
+  finish_writes();
+}
+
+inline void multiply_many_tiles(TileProduct p, BF16* scratch) {
   const int64_t all_rows = p.n_rows;
   for (int64_t row = 0; row < all_rows; row += kRunRows) {
-    p.n_rows = all_rows - row < kRunRows ? all_rows - row : kRunRows;
+    const int64_t left = all_rows - row;
+    p.n_rows = left < kRunRows ? left : kRunRows;
     for (int64_t begin = 0; begin < p.cols; begin += kRunCols) {
       const int64_t end = p.cols - begin < kRunCols ? p.cols : begin + kRunCols;
+      const bool has_next = left >= 2 * kRunRows;
+      const TileRun run = {
+          begin,
+          end,
+          end == p.cols,
+          {scratch, end - begin},
+          has_next ? reinterpret_cast<const char*>(p.w + kRunRows * p.w_stride) : nullptr};
+      copy_whole_units(p, run);
       for (int64_t token = 0; token < p.n_tokens; token += 2 * kTileTokens) {
-        multiply_run(p, token, begin, end);
+        multiply_run(p, token, run);
       }
     }
     p.w += kRunRows * p.w_stride;
@@ -286,7 +365,8 @@ inline void multiply_many_tiles(TileProduct p) {
 }
 
 inline void multiply_tiles(const void* x, int64_t n_tokens, const void* w, int64_t w_stride,
-                           int64_t n_rows, int64_t cols, float* out, int64_t out_stride, void*) {
+                           int64_t n_rows, int64_t cols, float* out, int64_t out_stride,
+                           void* scratch) {
   const TileProduct product = {static_cast<const char*>(x),
                                n_tokens,
                                static_cast<const BF16*>(w),
@@ -298,7 +378,7 @@ inline void multiply_tiles(const void* x, int64_t n_tokens, const void* w, int64
   if (n_tokens <= 2 * kTileTokens) {
     multiply_few_tiles(product);
   } else {
-    multiply_many_tiles(product);
+    multiply_many_tiles(product, static_cast<BF16*>(scratch));
   }
   _tile_release();
 }

@@ -127,7 +127,8 @@ void multiply_bf12_panel(const Product<Format>& p, const char* panel, const Ahea
 
 using Multiply = decltype(MatmulKernel::multiply);
 
-// Rows are unpacked in front of kMultiply, the table's product with stored weights.
+// Rows are unpacked in front of kMultiply, the table's product with stored weights,
+// whose own scratch lies behind them.
 template <Multiply kMultiply>
 void multiply_unpacked_by(const void* x, int64_t n_tokens, const void* w, int64_t, int64_t n_rows,
                           int64_t cols, float* out, int64_t out_stride, void* scratch) {
@@ -141,7 +142,8 @@ void multiply_unpacked_by(const void* x, int64_t n_tokens, const void* w, int64_
     for (int64_t r = 0; r < n; r += kBF12Rows, panel += bytes) {
       unpack_panel(panel, cols, rows + r * stride, stride, next_panel(panel, end, cols));
     }
-    kMultiply(x, n_tokens, rows, stride, n, cols, out + row, out_stride, nullptr);
+    kMultiply(x, n_tokens, rows, stride, n, cols, out + row, out_stride,
+              static_cast<char*>(scratch) + unpacked_bytes(cols));
   }
 }
 
