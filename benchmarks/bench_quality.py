@@ -172,7 +172,7 @@ def _replaced(weights: Weights, arrays: Mapping[str, Floats]) -> Weights:
     """The weights in float32, these matrices in place of their own."""
 
     def float32(tensor: Tensor, name: str) -> Tensor:
-        return Tensor(tensor.name, "F32", arrays[name] if name in arrays else tensor.to_float32())
+        return _float32(tensor.name, arrays[name] if name in arrays else tensor.to_float32())
 
     layers = tuple(
         {slot: float32(tensor, f"{index}.{slot}") for slot, tensor in layer.items()}
@@ -180,8 +180,12 @@ def _replaced(weights: Weights, arrays: Mapping[str, Floats]) -> Weights:
     )
     outer = {slot: float32(tensor, slot) for slot, tensor in weights.outer.items()}
     if "head" in arrays:
-        outer["lm_head"] = Tensor("head", "F32", arrays["head"])
+        outer["lm_head"] = _float32("head", arrays["head"])
     return Weights(outer, layers)
+
+
+def _float32(name: str, array: Floats) -> Tensor:
+    return Tensor.whole(name, "F32", array.shape, memoryview(array.tobytes()))
 
 
 # Errors of matrices.
