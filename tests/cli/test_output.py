@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 
 import pytest
@@ -75,7 +76,7 @@ def test_a_spinner_is_never_wider_than_the_terminal(monkeypatch: pytest.MonkeyPa
     """A line that wraps can't be erased."""
     monkeypatch.setattr(sys, "stderr", Terminal())
     monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setattr(output, "terminal_size", lambda _: os.terminal_size((40, 24)))
     monkeypatch.setattr(output, "_SPINNER_DELAY_S", 0.0)
     spinner = output.Spinner("asking")
     spinner.show("\x1b[31m" + "x" * 200)
