@@ -29,6 +29,7 @@ check: $(VENV)/check  ## format, lint, types, and docs that are generated
 	$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy
 	$(BIN)/clang-format --dry-run -Werror csrc/*.cc csrc/*.h csrc/kernels/*.cc csrc/kernels/*.h
 	$(BIN)/python tools/make_cli_docs.py --check
+	$(BIN)/python benchmarks/chart.py --check
 
 fix: $(VENV)/check  ## format all code
 	$(BIN)/ruff format . && $(BIN)/ruff check --fix .
@@ -36,6 +37,7 @@ fix: $(VENV)/check  ## format all code
 
 docs: $(VENV)/installed  ## write the generated docs anew
 	$(BIN)/python tools/make_cli_docs.py
+	$(BIN)/python benchmarks/chart.py
 
 bench: $(VENV)/installed  ## speed of the engine on a random TinyLlama-1.1B (takes minutes, 2.2 GB of disk)
 	$(BIN)/python benchmarks/bench_engine.py --shape tinyllama-1.1b

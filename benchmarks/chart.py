@@ -23,11 +23,12 @@ from model_files import PROJECT
 RESULTS = PROJECT / "benchmarks" / "results"
 CHART = PROJECT / "docs" / "speed.svg"
 PEER = "llama.cpp"
+_RUN = "2026-11-28-tinyllama-1.1b"
 SERIES = {  # label: the results whose cases it has
-    "bf16": ("2026-11-28-tinyllama-1.1b-bf16", "2026-11-28-tinyllama-1.1b-bf16-depth"),
-    "packed": ("2026-11-28-tinyllama-1.1b-packed",),
-    "q8 : Q8_0": ("2026-11-28-tinyllama-1.1b-q8",),
-    "q4 : Q4_K_M": ("2026-11-28-tinyllama-1.1b-q4",),
+    "bf16": (f"{_RUN}-bf16", f"{_RUN}-bf16-depth", f"{_RUN}-bf16-streams"),
+    "packed : bf16": (f"{_RUN}-packed",),
+    "q8 : Q8_0": (f"{_RUN}-q8", f"{_RUN}-q8-streams"),
+    "q4 : Q4_K_M": (f"{_RUN}-q4", f"{_RUN}-q4-streams"),
 }
 PANELS = {
     "prefill 512": "a prompt of 512 tokens",
@@ -36,7 +37,7 @@ PANELS = {
     "decode at 128, 16 streams": "16 streams, all together",
 }
 
-_WIDTH, _PANEL_WIDTH, _LABEL_WIDTH, _VALUE_WIDTH = 880, 430, 92, 92
+_WIDTH, _PANEL_WIDTH, _LABEL_WIDTH, _VALUE_WIDTH = 880, 430, 100, 92
 _BAR, _ROW, _HEAD, _GAP = 11, 34, 34, 18
 _STYLE = """
   text { font: 13px system-ui, sans-serif; fill: #1f2328 }
