@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 
@@ -18,7 +18,11 @@ _N_ROWS = 16
 # Root mean square of the logits' differences over the logits' standard deviation; 1.4 for unrelated
 # models. Engines round activations to the weights' type at different places: 8, 11 or 24 bits of
 # mantissa, in each of some 30 layers; and a peer may keep a float16 cache for float32 weights.
-_TOLERANCE = {"BF16": 0.08, "F16": 0.01, "F32": 0.002}
+# Weights of 8 bits, one scale for each channel, are off by a hundredth of themselves, activations as much;
+# of 4 bits in groups of 128, by a tenth. 22 layers of random weights make 0.06 to 0.08 and 0.55 of it, as
+# measured against stored weights, and another engine's own rounding comes on top of that.
+_TOLERANCE = {"BF16": 0.08, "F16": 0.01, "F32": 0.002, "q8": 0.15, "int8": 0.15, "q4": 0.9, "int4": 0.9}
+_TOLERANCE["bfloat16"] = _TOLERANCE["BF16"]
 
 Logits = npt.NDArray[np.float32]
 
@@ -44,8 +48,11 @@ class Agreement:
         )
 
 
-def check_agreement(runners: Mapping[str, Timed], vocab_size: int, dtype: str) -> list[Agreement]:
-    """Ours against every peer, on the same random tokens. Raises Disagreement."""
+def check_agreement(
+    runners: Mapping[str, Timed], vocab_size: int, roundings: Sequence[str]
+) -> list[Agreement]:
+    """Ours against every peer, on the same random tokens; the coarsest of the roundings counts. Raises Disagreement."""
+    tolerance = max(_TOLERANCE[rounding] for rounding in roundings)
     random = Random(0)
     token_ids = [random.randrange(vocab_size) for _ in range(N_TOKENS)]
     logits = {
@@ -53,7 +60,7 @@ def check_agreement(runners: Mapping[str, Timed], vocab_size: int, dtype: str) -
         for name, runner in runners.items()
     }
     peers = [name for name in runners if name != OURS]
-    return [_compared(peer, logits[OURS], logits[peer], _TOLERANCE[dtype]) for peer in peers]
+    return [_compared(peer, logits[OURS], logits[peer], tolerance) for peer in peers]
 
 
 def _compared(peer: str, ours: Logits, theirs: Logits, tolerance: float) -> Agreement:

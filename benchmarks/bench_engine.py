@@ -4,6 +4,7 @@
     python benchmarks/bench_engine.py --shape tinyllama-1.1b --against llama-cpp-python
     python benchmarks/bench_engine.py -m models/org_name --only decode,streams --threads 8
     python benchmarks/bench_engine.py --shape tinyllama-1.1b --weights q8 --against llama-cpp-python --gguf Q8_0.gguf
+    python benchmarks/bench_engine.py --shape tinyllama-1.1b --weights q8 --against ctranslate2 --against openvino
     python benchmarks/bench_engine.py --shape tinyllama-1.1b --device cuda --against transformers --against compiled
     python benchmarks/bench_engine.py --shape tiny --device torch-cpu --against transformers      a rehearsal of that
 
@@ -30,18 +31,13 @@ from influence.engines import machine, native
 from influence.engines.packing import PackedWeights, pack_weights
 from influence.errors import InfluenceError
 from influence.models.model import Model, open_model
-from model_files import CACHE, count, counts, gguf_of, random_model, read_once, write_result
+from model_files import CACHE, count, counts, random_model, read_once, write_result
 from native_backend import NativeBackend
-from peer_process import PeerFailed, PeerRunner
+from peer_process import PeerFailed
+from peers import CONVERTED, FORMS, PEERS, peer_form, start_peer
 from read_probe import ReadProbe
 from report import Workload
 from runner import Runner
-
-PEERS = {
-    "llama-cpp-python": "llama.cpp",
-    "transformers": "transformers",
-    "compiled": "transformers, compiled",
-}
 
 EXACT = ("stored", "packed")  # formats that change no weight
 
@@ -81,13 +77,21 @@ def run(options: argparse.Namespace) -> None:
         if ours.step_bytes is not None:
             workload = workload.held_as(options.weights, ours.step_bytes)
         runners = _load(options, model, ours, cases, stack)
-        if (
-            options.weights in EXACT and options.gguf is None
-        ):  # else two engines' own roundings of the weights
-            for agreement in check_agreement(runners, model.spec.vocab_size, workload.stored_dtype):
+        if options.gguf is None:  # else llama-quantize's rounding, which nothing here knows
+            for agreement in check_agreement(runners, model.spec.vocab_size, _roundings(options, workload)):
                 print(agreement)
         if not options.check:
             _measure_all(options, cases, runners, workload)
+
+
+def _roundings(options: argparse.Namespace, workload: Workload) -> list[str]:
+    """What rounds numbers: the type of the files, and each engine that holds fewer bits."""
+    found = [workload.stored_dtype]
+    if options.weights not in EXACT:
+        found.append(options.weights)
+    if set(options.against) & set(CONVERTED):
+        found.append(peer_form(options))
+    return found
 
 
 def _measure_all(
@@ -147,7 +151,7 @@ def _load(
     """Ours and the peers, in the order of their turns."""
     runners: dict[str, Timed] = {OURS: Runner(ours)}
     for peer in options.against:
-        runner = _start_peer(peer, options, model, _context(cases))
+        runner = start_peer(peer, options, model, _context(cases))
         stack.callback(runner.close)
         runners[PEERS[peer]] = runner
     return runners
@@ -178,21 +182,6 @@ def _ours(
         context=context,
         packed=packed,
     )
-
-
-def _start_peer(peer: str, options: argparse.Namespace, model: Model, context: int) -> PeerRunner:
-    settings: dict[str, object] = {"threads": options.threads, "context": context}
-    if peer != "llama-cpp-python":
-        device = f"cuda:{options.device_index}" if options.device == "cuda" else "cpu"
-        settings |= {"folder": str(model.folder), "device": device, "compile": peer == "compiled"}
-        return PeerRunner(options.peer_python, "peer_transformers.py", settings)
-    gguf = options.gguf or gguf_of(model, options.cache)
-    settings |= {
-        "gguf": str(gguf),
-        "flash_attention": options.flash_attention,
-        "repack": not options.no_repack,
-    }
-    return PeerRunner(options.peer_python, "peer_llama_cpp.py", settings)
 
 
 def _groups(text: str) -> list[Group]:
@@ -240,6 +229,11 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="what llama.cpp runs, made of the same model's export by its own llama-quantize"
         "  (default: the export itself)",
+    )
+    add(
+        "--peer-weights",
+        choices=FORMS,
+        help="how CTranslate2 and OpenVINO hold theirs (default: in as many bits as we)",
     )
     add("--only", type=_groups, default=list(GROUPS), metavar="GROUPS", help=f"some of {','.join(GROUPS)}")
     add("--prompt", type=count, default=512, help="tokens of the prefill (default: %(default)s)")

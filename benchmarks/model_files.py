@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -29,17 +30,37 @@ def random_model(shape: str, dtype: str, cache: Path) -> Path:
 
 def gguf_of(model: Model, cache: Path, vocabulary: Sequence[str] = ()) -> Path:
     """The model as llama.cpp reads it, written once for each state of its files and vocabulary."""
-    states = [
-        (str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in model.checkpoint.files
-    ]
-    key = hashlib.sha256(repr((states, vocabulary) if vocabulary else states).encode()).hexdigest()[:12]
-    path = cache / f"{model.folder.resolve().name}-{key}.gguf"
+    path = cache / f"{_state(model, vocabulary)}.gguf"
     if not path.exists():
         cache.mkdir(parents=True, exist_ok=True)
         print(f"writing {path}", file=sys.stderr)
         export_gguf(model, path, vocabulary)
     read_once([path])
     return path
+
+
+def converted(model: Model, cache: Path, python: Path, peer: str, form: str) -> Path:
+    """The model as `peer`'s own converter writes it with weights of that form, once for each state of its files."""
+    path = cache / f"{_state(model)}-{peer}-{form}"
+    if not path.exists():
+        partial = path.with_name(f"{path.name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        cache.mkdir(parents=True, exist_ok=True)
+        print(f"writing {path}", file=sys.stderr)
+        script = Path(__file__).parent / f"{peer}_export.py"
+        subprocess.run([python, script, model.folder, partial, form], check=True)
+        partial.rename(path)
+    read_once(list(path.iterdir()))
+    return path
+
+
+def _state(model: Model, vocabulary: Sequence[str] = ()) -> str:
+    """A name for the files as they are now, and for a vocabulary."""
+    states = [
+        (str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in model.checkpoint.files
+    ]
+    key = hashlib.sha256(repr((states, vocabulary) if vocabulary else states).encode()).hexdigest()[:12]
+    return f"{model.folder.resolve().name}-{key}"
 
 
 def read_once(files: Sequence[Path]) -> None:

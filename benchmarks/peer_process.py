@@ -23,7 +23,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from runner import Backend, Runner
+from runner import Backend, Generating, Runner
 
 
 class PeerFailed(Exception):
@@ -79,7 +79,7 @@ class PeerRunner:
         return answer[key]
 
 
-def serve(load: Callable[[Mapping[str, Any]], Backend]) -> None:
+def serve(load: Callable[[Mapping[str, Any]], Backend | Generating]) -> None:
     """The child's main: load what the first argument says, then answer until stdin ends."""
     # Libraries print where they like; only replies may reach the parent.
     with os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1) as replies:

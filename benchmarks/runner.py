@@ -41,10 +41,24 @@ class Decoding(Protocol):
         """Append these, then what is chosen, `n_tokens` steps in all; the last tokens chosen."""
 
 
+@runtime_checkable
+class Generating(Protocol):
+    """An engine that takes whole prompts, and holds nothing of them from one call to the next."""
+
+    vocab_size: int
+    description: str
+
+    def generate(self, prompts: Sequence[Sequence[int]], n_tokens: int) -> list[float]:
+        """Choose `n_tokens` after each prompt, greedily; for each the seconds until every sequence had it."""
+
+    def logits(self, token_ids: Sequence[int], n_rows: int) -> bytes:
+        """As a Backend's."""
+
+
 class Runner:
     """Times a backend. Prompts are random, and the same for every backend of that vocabulary."""
 
-    def __init__(self, backend: Backend) -> None:
+    def __init__(self, backend: Backend | Generating) -> None:
         self._backend = backend
         self._held: tuple[int, int] | None = None  # n_streams and depth of what the backend holds
         self._next: list[int] = []  # the greedy tokens after it
@@ -52,16 +66,21 @@ class Runner:
 
     def prefill_s(self, n_tokens: int) -> float:
         """Seconds from a prompt of `n_tokens` to its next token, in one batch."""
-        [prompt] = self._prompts(1, n_tokens)
+        prompts = self._prompts(1, n_tokens)
+        if isinstance(self._backend, Generating):
+            return self._backend.generate(prompts, 1)[0]
         self._held = None
         self._backend.reset(1)
         start = time.perf_counter()
-        self._backend.append([prompt])
+        self._backend.append(prompts)
         return time.perf_counter() - start
 
     def decode_s(self, n_tokens: int, depth: int, n_streams: int) -> float:
         """Seconds to generate `n_tokens` greedily in each of `n_streams` sequences that hold `depth`."""
-        self._hold(n_streams, depth)
+        if isinstance(self._backend, Generating):
+            arrived = self._backend.generate(self._prompts(n_streams, depth), 1 + n_tokens)
+            return arrived[-1] - arrived[0]
+        self._hold(self._backend, n_streams, depth)
         ids = self._next
         start = time.perf_counter()
         if isinstance(self._backend, Decoding):
@@ -76,16 +95,16 @@ class Runner:
         self._held = None
         return self._backend.logits(token_ids, n_rows)
 
-    def _hold(self, n_streams: int, depth: int) -> None:
+    def _hold(self, backend: Backend, n_streams: int, depth: int) -> None:
         """Prompts of `depth` tokens in place, computed only if they are not there yet."""
         if self._held == (n_streams, depth):
-            self._backend.rewind(depth)
+            backend.rewind(depth)
             return
-        self._backend.reset(n_streams)
+        backend.reset(n_streams)
         prompts = self._prompts(n_streams, depth)
         chunk = max(1, CHUNK // n_streams)
         for begin in range(0, depth, chunk):
-            self._next = self._backend.append([prompt[begin : begin + chunk] for prompt in prompts])
+            self._next = backend.append([prompt[begin : begin + chunk] for prompt in prompts])
         self._held = (n_streams, depth)
 
     def _prompts(self, n_streams: int, n_tokens: int) -> list[list[int]]:

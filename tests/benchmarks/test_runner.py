@@ -113,3 +113,32 @@ def test_an_engine_on_torch_decodes_ahead_what_it_appends_step_by_step(tmp_path:
         ids = backend.append([[one] for one in ids])
     assert decoded == ids
     backend.close()
+
+
+class Generator:
+    """An engine of whole texts: the first token takes a second, each further one a tenth."""
+
+    vocab_size = 50
+    description = "generator"
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[int, int, int]] = []  # streams, tokens of a prompt, new tokens
+
+    def generate(self, prompts: Sequence[Sequence[int]], n_tokens: int) -> list[float]:
+        self.asked.append((len(prompts), len(prompts[0]), n_tokens))
+        return [1 + 0.1 * i for i in range(n_tokens)]
+
+    def logits(self, token_ids: Sequence[int], n_rows: int) -> bytes:
+        return b""
+
+
+def test_an_engine_of_whole_texts_is_timed_from_the_prompt_to_the_first_token() -> None:
+    generator = Generator()
+    assert Runner(generator).prefill_s(512) == 1
+    assert generator.asked == [(1, 512, 1)]
+
+
+def test_an_engine_of_whole_texts_decodes_as_many_steps_after_its_first_token() -> None:
+    generator = Generator()
+    assert Runner(generator).decode_s(5, depth=128, n_streams=2) == pytest.approx(0.5)
+    assert generator.asked == [(2, 128, 6)]
