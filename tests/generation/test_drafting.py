@@ -17,7 +17,6 @@ from influence.generation.drafting import (
     StepCosts,
     continuation,
     draft_lengths,
-    n_equal,
 )
 
 PROPERTY = settings(derandomize=True, deadline=None)
@@ -33,7 +32,9 @@ PROPERTY = settings(derandomize=True, deadline=None)
         ([1, 2, 3, 9, 1, 2, 3, 8, 1, 2, 3], Match(7, 3)),  # of equals the latest
         ([5, 1, 2, 3, 9, 1, 2, 3, 8, 5, 1, 2, 3], Match(4, 4)),  # the longest, though older
         ([7, 7, 7, 7], Match(3, 3)),  # it may overlap the end
-        ([1, 2, 9, 1, 2], None),  # two are no match
+        ([1, 2, 9, 1, 2], Match(2, 2)),
+        ([3, 1, 2, 9, 3, 8, 2], Match(3, 1)),
+        ([1, 2, 3, 9, 4, 3, 8, 1, 2, 3], Match(3, 3)),  # not the latest 3, whose 2 is another
     ],
 )
 def test_the_longest_earlier_occurrence_of_the_end_is_found(
@@ -49,9 +50,9 @@ def longest_by_search(token_ids: list[int]) -> int:
             (n for n in range(place) if token_ids[place - 1 - n] != token_ids[-1 - n]),
             place,
         )
-        for place in range(NGRAM, len(token_ids))
+        for place in range(1, len(token_ids))
     ]
-    return max((min(n, MAX_MATCH) for n in lengths if n >= NGRAM), default=0)
+    return max((min(n, MAX_MATCH) for n in lengths), default=0)
 
 
 @PROPERTY
@@ -65,7 +66,7 @@ def test_an_index_that_grew_token_by_token_finds_what_a_search_finds(token_ids: 
         occurrences = [
             place for place in range(NGRAM, len(grown)) if grown[place - NGRAM : place] == grown[-NGRAM:]
         ]
-        assert (found is not None) == bool(occurrences)
+        assert (found is not None) == (token_id in grown[:-1])
         if found is not None:
             assert grown[found.begin - found.n_tokens : found.begin] == grown[-found.n_tokens :]
             if len(occurrences) <= MAX_CANDIDATES:
@@ -86,16 +87,9 @@ def test_a_guess_is_what_followed_and_then_its_repetition(
     assert continuation(token_ids, begin, n) == guess
 
 
-@pytest.mark.parametrize(
-    ("a", "b", "n"), [([], [1], 0), ([1, 2], [1, 2, 3], 2), ([1, 2, 3], [1, 9, 3], 1), ([4], [4], 1)]
-)
-def test_equal_tokens_are_counted_up_to_the_first_difference(a: list[int], b: list[int], n: int) -> None:
-    assert n_equal(a, b) == n
-
-
 def test_a_drafter_without_an_earlier_occurrence_guesses_nothing() -> None:
     drafter = Drafter([1, 2, 3, 4])
-    assert drafter.look() == 0.0
+    assert drafter.look() == []
 
 
 def test_a_drafter_learns_from_guesses_that_nobody_ran() -> None:
@@ -104,14 +98,27 @@ def test_a_drafter_learns_from_guesses_that_nobody_ran() -> None:
     first = drafter.look()
     assert drafter.guess(3) == [4, 5, 6]
     token_ids.append(9)  # it was wrong
-    assert drafter.look() == 0.0
+    assert drafter.look() == []
     token_ids += [1, 2, 3]
-    assert drafter.look() < first
-    right = [1, 2, 3, 4, 5, 6, 7, 8, 1, 2, 3]
-    drafter = Drafter(right)
-    drafter.look()
-    right += [4, 5, 6, 7, 9, 1, 2, 3]
-    assert drafter.look() > first
+    assert drafter.look()[0] < first[0]
+
+
+def test_a_token_that_came_true_speaks_for_those_behind_as_many_equal_ones() -> None:
+    token_ids = [1, 2, 3, 4, 5, 6, 7, 8, 1]
+    drafter = Drafter(token_ids)
+    before = drafter.look()
+    token_ids += [2, 3, 9, 1]  # right behind one and two equal tokens, wrong behind three
+    after = drafter.look()
+    assert after[0] > before[0]
+    assert after[1] / after[0] > before[1] / before[0]
+    assert after[2] / after[1] < before[2] / before[1]
+    assert after[3] / after[2] == pytest.approx(before[3] / before[2])
+
+
+def test_the_chances_of_a_guess_fall_with_its_length() -> None:
+    chances = Drafter([1, 2, 3, 1]).look()
+    assert len(chances) == MAX_DRAFT
+    assert chances == sorted(chances, reverse=True)
 
 
 def test_a_guess_is_never_longer_than_a_draft_may_be() -> None:
@@ -130,6 +137,11 @@ def costs(by_width: dict[int, float]) -> StepCosts:
     return made
 
 
+def falling(chance: float | None) -> list[float]:
+    """Of a guess each of whose tokens is as likely, behind a right one; None: there is no guess."""
+    return [] if chance is None else [chance**k for k in range(1, 1 + MAX_DRAFT)]
+
+
 FREE = {1: 1.0, 2: 1.0, 4: 1.0, 8: 1.0, 16: 1.0, 32: 1.0}
 BY_THE_ROW = {width: float(width) for width in FREE}
 
@@ -137,27 +149,36 @@ BY_THE_ROW = {width: float(width) for width in FREE}
 @pytest.mark.parametrize(
     ("chances", "limits", "by_width", "lengths"),
     [
-        ([0.0], [15], FREE, [0]),
+        ([None], [15], FREE, [0]),
         ([0.9], [15], FREE, [15]),
         ([0.9], [0], FREE, [0]),  # the end of the completion is near
         ([0.9], [5], FREE, [5]),
         ([0.02], [15], FREE, [0]),  # what a step brings more is less than noise
         ([0.99], [15], BY_THE_ROW, [0]),  # a row more costs what a token brings
         ([0.9], [15], {1: 1.0, 2: 1.1, 4: 1.3, 8: 2.5, 16: 9.0}, [3]),
-        ([0.9, 0.0], [15, 15], {2: 1.0, 4: 1.0, 8: 1.0, 16: 9.0}, [6, 0]),
+        ([0.9, None], [15, 15], {2: 1.0, 4: 1.0, 8: 1.0, 16: 9.0}, [6, 0]),
         ([0.9, 0.9], [15, 15], {2: 1.0, 4: 1.0, 8: 1.0, 16: 9.0}, [3, 3]),
         ([0.6, 0.9], [15, 15], {2: 1.0, 4: 1.0, 8: 1.0, 16: 9.0}, [1, 5]),
     ],
 )
 def test_drafts_are_as_long_as_pays(
-    chances: list[float], limits: list[int], by_width: dict[int, float], lengths: list[int]
+    chances: list[float | None], limits: list[int], by_width: dict[int, float], lengths: list[int]
 ) -> None:
-    assert draft_lengths(chances, limits, costs(by_width)) == lengths
+    assert draft_lengths([falling(chance) for chance in chances], limits, costs(by_width)) == lengths
 
 
 def test_a_full_batch_has_no_drafts() -> None:
-    assert draft_lengths([0.9] * 40, [15] * 40, StepCosts()) == [0] * 40
-    assert sum(draft_lengths([0.9] * 6, [15] * 6, StepCosts(), max_rows=8)) <= 2
+    assert draft_lengths([falling(0.9)] * 40, [15] * 40, costs(FREE)) == [0] * 40
+    assert sum(draft_lengths([falling(0.9)] * 6, [15] * 6, costs(FREE), max_rows=8)) == 2
+
+
+def test_a_width_is_tried_after_half_of_it_was() -> None:
+    made, tried = StepCosts(), []
+    for _ in range(6):
+        [n] = draft_lengths([falling(0.99)], [15], made)
+        tried.append(1 + n)
+        made.add(1 + n, 1.0)
+    assert tried == [1, 2, 4, 8, 16, 16]
 
 
 @PROPERTY
@@ -166,10 +187,10 @@ def test_a_full_batch_has_no_drafts() -> None:
     st.integers(1, 32),
 )
 def test_lengths_keep_to_every_limit(asked: list[tuple[float, int]], max_rows: int) -> None:
-    chances, limits = [chance for chance, _ in asked], [limit for _, limit in asked]
-    lengths = draft_lengths(chances, limits, StepCosts(), max_rows)
+    chances, limits = [falling(chance or None) for chance, _ in asked], [limit for _, limit in asked]
+    lengths = draft_lengths(chances, limits, costs(FREE), max_rows)
     assert all(0 <= n <= limit for n, limit in zip(lengths, limits, strict=True))
-    assert all(n == 0 for n, chance in zip(lengths, chances, strict=True) if chance == 0)
+    assert all(n == 0 for n, own in zip(lengths, chances, strict=True) if not own)
     assert sum(lengths) <= max(0, max_rows - len(asked))
 
 
@@ -207,6 +228,19 @@ def test_a_width_that_looked_dear_is_tried_again_one_day() -> None:
     for _ in range(600):
         made.add(1, 1.0)
     assert relative(made, 8) < 3
+
+
+def test_a_width_that_is_tried_again_is_believed_at_once() -> None:
+    made = costs({1: 1.0, 8: 50.0})
+    for _ in range(600):
+        made.add(1, 1.0)
+    made.add(8, 1.5)
+    assert relative(made, 8) == pytest.approx(1.5, rel=0.01)
+
+
+def test_a_width_that_was_never_run_lies_on_the_line_through_those_that_were() -> None:
+    made = costs({1: 1.0, 2: 1.1, 4: 1.3})
+    assert relative(made, 8) == pytest.approx(1.7, rel=0.02)
 
 
 def test_a_clock_that_stands_still_teaches_nothing() -> None:

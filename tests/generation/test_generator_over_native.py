@@ -27,6 +27,7 @@ from influence.generation.structured import ConstraintSpec, ConstraintVocabulary
 from influence.models.model import open_model
 from influence.text.tokenizer import Tokenizer
 from influence.weights.digest import files_digest
+from support.fake_clock import SteadyClock
 
 STORY = "Once upon a time, there was a little girl named Lily. She loved to play in the park with her dog. "
 SCHEMA = {"type": "object", "properties": {"name": {"type": "string"}, "age": {"type": "integer"}}}
@@ -212,12 +213,12 @@ def test_prompts_from_the_disk_change_no_bit(demo: Demo, tmp_path: Path) -> None
 @pytest.mark.parametrize("name", ["copied", "said again", "forced", "penalties", "stop", "scored"])
 @pytest.mark.parametrize("seed", [0, 1])
 def test_drafts_change_no_bit(demo: Demo, name: str, seed: int) -> None:
-    with demo.generator(clock=lambda: 0.0) as generator:
+    with demo.generator(clock=SteadyClock()) as generator:
         assert facts(demo.submit(generator, name, seed).collect()) == facts(demo.alone(name, seed))
 
 
 def test_drafts_save_steps_where_the_text_repeats_itself(demo: Demo) -> None:
-    with demo.generator(clock=lambda: 0.0) as generator:
+    with demo.generator(clock=SteadyClock()) as generator:
         statistics = demo.submit(generator, "forced", 0).collect().statistics
         found = generator.facts().loop
     assert statistics.accepted_tokens > statistics.completion_tokens / 2
@@ -230,5 +231,5 @@ def test_an_engine_that_is_not_exact_to_the_bit_runs_no_drafts(
     demo: Demo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(type(demo.engine), "is_bit_exact", False)
-    with demo.generator(clock=lambda: 0.0) as generator:
+    with demo.generator(clock=SteadyClock()) as generator:
         assert demo.submit(generator, "forced", 0).collect().statistics.drafted_tokens == 0

@@ -14,6 +14,7 @@ from influence.errors import NumericError
 from influence.generation.events import Completion, Stream
 from influence.generation.generator import Generator
 from influence.generation.params import GenerationParams
+from support.fake_clock import SteadyClock
 from support.fake_engine import FakeDetokenizer, FakeEngine
 from support.generation_oracle import Expected, expected_of, scores_of
 from support.generators import Cycle, facts
@@ -114,7 +115,7 @@ def test_any_schedule(
         tokens_per_step=max_running + budget,
         prefix_cache_blocks=cache_blocks,
         new_detokenizer=FakeDetokenizer,
-        clock=lambda: 0.0,  # so that what pays depends on no machine
+        clock=SteadyClock(),  # so that what pays depends on no machine
     ) as generator:
         for request in requests:
             streams.append(

@@ -19,11 +19,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
+from operator import mul
 from typing import Literal
 
 DraftMode = Literal["ngram", "none"]
 
-NGRAM = 3  # tokens that must be the same: chance makes two the same all the time
+NGRAM = 3  # as many equal tokens, or the fewer that there are, are looked up; more are counted
 MAX_MATCH = 32  # beyond this, longer says nothing more
 MAX_CANDIDATES = 8  # earlier occurrences that are compared, latest first; bounds a lookup
 MAX_DRAFT = 15  # with the token before them, 16 rows: what the kernels' tiles take in one or two
@@ -32,13 +34,13 @@ MAX_ROWS = 32  # of a step with drafts: wider ones are bound by arithmetic, wher
 # A step without drafts must be beaten by this much: less is noise of the estimates, and where
 # a text repeats itself much more is to be had.
 _WORTHWHILE = 1.15
-# Before anything was seen, a match of n tokens goes on with the chance n / (n + this). Rather
-# too low: that a guess would have been right is seen without running it.
-_DOUBT = 12
+# How often the token behind 1, 2, 3, 4 to 7, 8 to 15, 16 to 31 and more equal ones came again in stories,
+# documents and programs; rather less, because that a guess would have been right is seen without running it.
+_PRIORS = (0.1, 0.25, 0.35, 0.45, 0.6, 0.8, 0.9)
 _PRIOR_WEIGHT = 2.0  # guesses that this counts for
 _MEMORY = 32  # guesses after which what was seen of the earlier ones counts half
-# What a further row costs of a step until it was measured: as much as in a tiny model, whose weights
-# stay in the cache. Where they don't it is a sixteenth, which the first good guess brings to light.
+# What a further row costs of a step until one was measured: as much as in a tiny model, whose weights
+# stay in the cache. Where they don't it is a sixteenth and less, which the first good guess brings to light.
 _ROW_COST = 1 / 4
 # A width that was not run for so many steps is estimated anew: the machine may have had a bad moment.
 _FORGOTTEN_AFTER = 500
@@ -59,32 +61,40 @@ class NgramIndex:
     def __init__(self, token_ids: list[int]) -> None:
         """A view of the list: whoever owns it only appends."""
         self._token_ids = token_ids
-        self._latest: dict[tuple[int, ...], int] = {}  # an n-gram -> the place after its last occurrence
-        self._before = [-1] * NGRAM  # by such a place: that of the occurrence before; -1: none
+        # An n-gram of up to NGRAM tokens -> the place after its last occurrence.
+        self._latest: dict[tuple[int, ...], int] = {}
+        # By a place: the one after the occurrence before, of the NGRAM tokens that end there; -1: none.
+        self._before = [-1]
 
     def find(self) -> Match | None:
         """The longest of the latest earlier occurrences of the list's end; of equals the latest."""
         self._catch_up()
-        token_ids = self._token_ids
-        place, longest = self._latest.get(tuple(token_ids[-NGRAM:]), -1), None
+        for n_tokens in range(NGRAM, 0, -1):
+            place = self._latest.get(tuple(self._token_ids[-n_tokens:]))
+            if place is not None:
+                return self._longest(place) if n_tokens == NGRAM else Match(place, n_tokens)
+        return None
+
+    def _longest(self, place: int) -> Match:
+        """Of this occurrence and those before it, NGRAM tokens of which are the same."""
+        longest = Match(place, 0)
         for _ in range(MAX_CANDIDATES):
-            if place < 0:
-                break
-            n_tokens = _common_end(token_ids, place)
-            if longest is None or n_tokens > longest.n_tokens:
+            n_tokens = _common_end(self._token_ids, place)
+            if n_tokens > longest.n_tokens:
                 longest = Match(place, n_tokens)
-            if n_tokens == MAX_MATCH:
-                break
             place = self._before[place]
+            if place < 0 or n_tokens == MAX_MATCH:
+                break
         return longest
 
     def _catch_up(self) -> None:
         """Enter the n-grams that something follows."""
         token_ids, latest, before = self._token_ids, self._latest, self._before
         for place in range(len(before), len(token_ids)):
-            ngram = tuple(token_ids[place - NGRAM : place])
-            before.append(latest.get(ngram, -1))
-            latest[ngram] = place
+            begin = max(0, place - NGRAM)
+            before.append(latest.get(tuple(token_ids[begin:place]), -1))
+            for first in range(begin, place):
+                latest[tuple(token_ids[first:place])] = place
 
 
 def _common_end(token_ids: Sequence[int], place: int) -> int:
@@ -111,33 +121,50 @@ class _Rate:
     def chance(self) -> float:
         return self._right / self._total
 
-    def add(self, n_right: int, n_wrong: int) -> None:
+    def add(self, is_right: bool) -> None:
         if self._total > _MEMORY:
             self._right, self._total = self._right / 2, self._total / 2
-        self._right += n_right
-        self._total += n_right + n_wrong
+        self._right += is_right
+        self._total += 1
+
+
+def _kind(n_tokens: int) -> int:
+    """Of a token behind so many equal ones: one of those that _PRIORS lists."""
+    return n_tokens - 1 if n_tokens <= 3 else n_tokens.bit_length()
+
+
+_KINDS = [_kind(n_tokens) for n_tokens in range(MAX_MATCH + MAX_DRAFT + 1)]
 
 
 class Drafter:
-    """One sequence's guesses, and how good they were."""
+    """One sequence's guesses, and how good they were.
+
+    A guess whose first token came true has one equal token more before its
+    second: so each of its tokens is as likely as the first one behind so long a match.
+    """
 
     def __init__(self, token_ids: list[int]) -> None:
         """`token_ids`: the sequence's own list, which it appends to."""
         self._token_ids = token_ids
         self._index = NgramIndex(token_ids)
-        self._rates: dict[int, _Rate] = {}  # by the match's length, in powers of two
+        self._rates = [_Rate(prior) for prior in _PRIORS]
         self._match: Match | None = None
         self._guess: list[int] = []  # what would follow the first `_n_known` tokens
         self._n_known = 0
 
-    def look(self) -> float:
-        """Guess anew at what follows the tokens so far; the chance that the next of it is right, 0 without a guess."""
+    def look(self) -> list[float]:
+        """Guess anew at what follows the tokens so far; the chances that its first 1, 2, ... tokens are right.
+
+        Empty without a guess.
+        """
         self._learn()
         self._match, self._n_known = self._index.find(), len(self._token_ids)
         if self._match is None:
-            return 0.0
+            return []
         self._guess = continuation(self._token_ids, self._match.begin, MAX_DRAFT + 1)
-        return self._rate(self._match).chance
+        chances = [rate.chance for rate in self._rates]
+        n_tokens = self._match.n_tokens
+        return list(accumulate((chances[kind] for kind in _KINDS[n_tokens : n_tokens + MAX_DRAFT]), mul))
 
     def guess(self, n: int) -> list[int]:
         """The first `n` tokens, at most MAX_DRAFT, of what `look` found."""
@@ -145,25 +172,14 @@ class Drafter:
 
     def _learn(self) -> None:
         """Compare the last guess with what came."""
-        came = self._token_ids[self._n_known :]
-        if self._match is None or not came:
+        if self._match is None:
             return
-        n_right = n_equal(came, self._guess)
-        self._rate(self._match).add(n_right, 1 if n_right < min(len(came), len(self._guess)) else 0)
-
-    def _rate(self, match: Match) -> _Rate:
-        kind = match.n_tokens.bit_length()
-        if kind not in self._rates:
-            self._rates[kind] = _Rate(match.n_tokens / (match.n_tokens + _DOUBT))
-        return self._rates[kind]
-
-
-def n_equal(a: Sequence[int], b: Sequence[int]) -> int:
-    """How many leading tokens are the same."""
-    for i, (one, other) in enumerate(zip(a, b, strict=False)):
-        if one != other:
-            return i
-    return min(len(a), len(b))
+        came = self._token_ids[self._n_known :]
+        for n_tokens, pair in enumerate(zip(came, self._guess, strict=False), self._match.n_tokens):
+            is_right = pair[0] == pair[1]
+            self._rates[_KINDS[n_tokens]].add(is_right)
+            if not is_right:
+                break
 
 
 class StepCosts:
@@ -198,40 +214,57 @@ class StepCosts:
 
     def cost(self, width: int) -> float:
         """A step of `width` tokens in the unit of all others."""
-        if self._n_steps - self._last_run.get(width, -_FORGOTTEN_AFTER) < _FORGOTTEN_AFTER:
-            return self._costs[width]
-        return self._estimate(width)
+        return self._costs[width] if self._is_known(width) else self._estimate(width)
+
+    @property
+    def reach(self) -> int:
+        """The width up to which estimates are worth a trial: what is next to the widest that was run; 0: none was."""
+        return 1 << max(self._costs).bit_length() if self._costs else 0
+
+    def _is_known(self, width: int) -> bool:
+        return self._n_steps - self._last_run.get(width, -_FORGOTTEN_AFTER) < _FORGOTTEN_AFTER
 
     def _estimate(self, width: int) -> float:
-        """By the next narrower width that was run, but no more than the next wider; or else from nothing."""
-        known = max((w for w in self._costs if w < width), default=0)
-        if known == 0:
-            return 1 + (width - 1) * _ROW_COST
-        wider = min((w for w in self._costs if w > width), default=known)
-        cost = self._costs[known] * (1 + (width - known) * _ROW_COST)
-        return cost if wider == known else min(cost, self._costs[wider])
+        """By the narrower widths that were run, but no more than the next wider; or else from nothing."""
+        narrower = [w for w in self._costs if w < width]
+        if not narrower:
+            return _untried(width)
+        wider = min((w for w in self._costs if w > width), default=0)
+        cost = self._extrapolated(min(narrower), max(narrower), width)
+        return min(cost, self._costs[wider]) if wider else cost
+
+    def _extrapolated(self, least: int, most: int, width: int) -> float:
+        """On the line through two widths that were run; of one, by what a row costs before any was measured."""
+        if least == most:
+            return self._costs[most] * _untried(width) / _untried(most)
+        row_cost = max(0.0, (self._costs[most] - self._costs[least]) / (most - least))
+        return self._costs[most] + (width - most) * row_cost
 
     def _follow_scale(self, scale_s: float) -> None:
         self._scale_s = scale_s if self._scale_s == 0 else self._scale_s + (scale_s - self._scale_s) / 4
 
     def _follow_width(self, width: int, cost: float) -> None:
-        before = self._costs.get(width, cost)
+        before = self._costs[width] if self._is_known(width) else cost
         self._costs[width] = before + (cost - before) / 4
 
 
+def _untried(width: int) -> float:
+    """What a step of `width` tokens may cost, by one of a single token, before any was run."""
+    return 1 + (width - 1) * _ROW_COST
+
+
 def draft_lengths(
-    chances: Sequence[float], limits: Sequence[int], costs: StepCosts, max_rows: int = MAX_ROWS
+    chances: Sequence[Sequence[float]], limits: Sequence[int], costs: StepCosts, max_rows: int = MAX_ROWS
 ) -> list[int]:
     """How many guessed tokens of each sequence to run, so that a second brings the most tokens.
 
-    `chances`: that a guess goes on for a further token. `limits`: the most
+    `chances`: that the first 1, 2, ... tokens of a guess are right. `limits`: the most
     tokens of it that can be of use. `max_rows`: of the whole step. Widths are
-    powers of two, so that few need to be measured.
+    powers of two, so that few need to be measured, and none is tried before its half was.
     """
     n = len(chances)
-    useful = sorted(
-        ((-(chance**k), i) for i, chance in enumerate(chances) if chance for k in range(1, 1 + limits[i])),
-    )[: max(0, max_rows - n)]
+    n_spare = max(0, min(max_rows, costs.reach) - n)
+    useful = sorted((-chance, i) for i, own in enumerate(chances) for chance in own[: limits[i]])[:n_spare]
     if not useful:
         return [0] * n
     best, n_best = _WORTHWHILE * n / costs.cost(n), 0

@@ -227,7 +227,7 @@ class Loop:
         if len(chunks) >= max_rows:
             return chunks
         drafters = [chunk.sequence.drafter for chunk in chunks]
-        chances = [0.0 if drafter is None else drafter.look() for drafter in drafters]
+        chances = [[] if drafter is None else drafter.look() for drafter in drafters]
         if not any(chances):
             return chunks
         limits = [chunk.sequence.max_draft for chunk in chunks]
