@@ -24,6 +24,10 @@ struct OutOfBlocks : std::runtime_error {
 inline void require(bool condition, const std::string& message) {
   if (!condition) throw InvalidArgument(message);
 }
+// A text that is there already becomes a string only where it is thrown: steps allocate nothing.
+inline void require(bool condition, const char* message) {
+  if (!condition) throw InvalidArgument(message);
+}
 
 static constexpr int64_t round_up(int64_t n, int64_t multiple) {
   return (n + multiple - 1) / multiple * multiple;

@@ -76,6 +76,7 @@ std::optional<int64_t> Chooser::choose(std::span<const float> logits, const Choi
 
 void Chooser::weigh(std::span<const float> logits, float peak, float temperature) {
   weights_.resize(logits.size());
+  gathered_.reserve(logits.size());
   for (size_t i = 0; i < logits.size(); ++i) {
     weights_[i] = exp_of((logits[i] - peak) / temperature);
   }

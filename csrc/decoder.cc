@@ -73,8 +73,8 @@ void Decoder::check_steps(std::span<const Step> steps) {
     require(step.session->position() + n_tokens <= step.session->context(),
             "a step goes beyond its session's context");
     for (int32_t token : step.token_ids) {
-      require(token >= 0 && token < spec_.vocab_size,
-              "token id " + std::to_string(token) + " is outside the vocabulary");
+      if (token >= 0 && token < spec_.vocab_size) continue;
+      throw InvalidArgument("token id " + std::to_string(token) + " is outside the vocabulary");
     }
     sessions_.push_back(step.session);
   }

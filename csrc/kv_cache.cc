@@ -2,6 +2,7 @@
 
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <cstring>
 #include <limits>
 
@@ -61,6 +62,7 @@ const int64_t Session::kBlock = kBlockPositions;
 Session::Session(std::shared_ptr<KvCache> cache, Ropes ropes, int64_t context)
     : cache_(std::move(cache)), ropes_(std::move(ropes)), context_(context) {
   require(context >= 1, "a session's context must be at least 1");
+  blocks_.reserve(std::min(ceil_div(context, kBlock), cache_->n_blocks()));
 }
 
 void Session::close() {
