@@ -25,7 +25,7 @@ from influence.models.spec import ModelSpec, Rope
 from support import torch_engines
 from support.random_specs import Extras, extras, random_weights, small_spec, specs
 
-LAW = settings(max_examples=40, deadline=None, derandomize=True)
+LAW = settings(max_examples=25, deadline=None, derandomize=True)
 KV_BYTES = 8 << 20  # holds every timeline that a program of check_forks can open, each in blocks of its own
 Maker = Callable[[ModelSpec, Weights], Engine]
 
@@ -103,10 +103,19 @@ def engine_of(name: str) -> Engine:
     return _LOADED[name]
 
 
-prompts = st.lists(st.integers(0, SPEC.vocab_size - 1), min_size=1, max_size=150)
+def tokens(n: int, seed: int) -> list[int]:
+    return [int(i) for i in np.random.default_rng(seed).integers(0, SPEC.vocab_size, n)]
 
 
-@given(token_ids=prompts, cuts=st.lists(st.integers(1, 80), max_size=8))
+# At the borders of tiles, of arranged groups and of blocks; hypothesis' own lists hardly ever fill a block.
+LENGTHS = (1, 2, 3, 7, 15, 16, 17, 40, 63, 64, 65, 70, 100, 127, 128, 129, 150)
+
+
+def prompts(max_size: int) -> st.SearchStrategy[list[int]]:
+    return st.builds(tokens, st.sampled_from([n for n in LENGTHS if n <= max_size]), st.integers(0, 99))
+
+
+@given(token_ids=prompts(150), cuts=st.lists(st.integers(1, 80), max_size=8))
 @LAW
 def check_chunks(name: str, token_ids: list[int], cuts: list[int]) -> None:
     engine = engine_of(name)
@@ -125,7 +134,7 @@ def test_chunked_prefill_gives_the_same_logits(engine_name: str) -> None:
     check_chunks(engine_name)
 
 
-@given(all_ids=st.lists(prompts, min_size=2, max_size=5))
+@given(all_ids=st.lists(prompts(150), min_size=2, max_size=5))
 @LAW
 def check_company(name: str, all_ids: list[list[int]]) -> None:
     engine = engine_of(name)
@@ -153,7 +162,7 @@ actions = st.lists(
         st.sampled_from(["extend", "fork", "rewind"]),
         st.integers(0, 9),
         st.floats(0, 1),
-        st.lists(st.integers(0, SPEC.vocab_size - 1), min_size=1, max_size=70),
+        prompts(70),
     ),
     max_size=12,
 )
@@ -202,7 +211,7 @@ def test_blocks_that_were_read_out_go_on_as_if_their_tokens_had_been_run(
 ) -> None:
     engine = engine_of(engine_name)
     free_before = engine.kv_pool.n_free
-    token_ids = [int(i) for i in np.random.default_rng(2).integers(0, SPEC.vocab_size, 150)]
+    token_ids = tokens(150, seed=2)
     first = engine.new_session(512)
     engine.forward([Step(first, token_ids, n_logits=0)])
     blocks = first.read_blocks(0, n_blocks)
@@ -253,7 +262,7 @@ def test_blocks_that_are_not_filled_or_do_not_fit_are_refused(engine_name: str) 
 @pytest.mark.parametrize("dtype", ["F32", "F16", "BF16"])
 def test_the_number_of_threads_changes_no_bit(kernels: str, dtype: str) -> None:
     weights = random_weights(SPEC, Extras(biases=True, dtype=dtype))  # type: ignore[arg-type]
-    token_ids = [int(i) for i in np.random.default_rng(1).integers(0, SPEC.vocab_size, 600 - 100)]
+    token_ids = tokens(500, seed=1)
     rows = []
     for threads in (1, 2, 3, 5):
         engine = native.load(SPEC, weights, kernels=kernels, threads=threads, shared_work=0)
