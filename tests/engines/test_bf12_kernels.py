@@ -72,15 +72,20 @@ def test_a_product_has_the_bits_of_the_stored_one(table: str, cols: int, n_token
     assert_same_bits(table, floats(n_tokens, cols), heavy_tailed(51, cols, seed=cols))
 
 
+@pytest.fixture(scope="module")
+def every_bit_pattern() -> list[Weights]:
+    """All 65536 of them, a few in each panel of eight matrices, NaNs and infinities too."""
+    every = np.random.default_rng(3).permutation(1 << 16).astype(np.uint16).reshape(-1, 8)
+    panels = [with_strangers(heavy_tailed(8, 100, seed=i), bits, seed=i) for i, bits in enumerate(every)]
+    return [np.concatenate(some) for some in np.array_split(panels, 8)]
+
+
 @each_table
 @pytest.mark.parametrize("n_tokens", [1, 5, 9, 60])
-def test_every_bit_pattern_survives_among_others(table: str, n_tokens: int) -> None:
-    """All 65536 of them, a few in each panel of a matrix, NaNs and infinities too."""
-    every = np.random.default_rng(3).permutation(1 << 16).astype(np.uint16).reshape(-1, 8)
-    for some in np.array_split(every, 8):
-        w = np.concatenate(
-            [with_strangers(heavy_tailed(8, 100, seed=i), bits, seed=i) for i, bits in enumerate(some)]
-        )
+def test_every_bit_pattern_survives_among_others(
+    table: str, n_tokens: int, every_bit_pattern: list[Weights]
+) -> None:
+    for w in every_bit_pattern:
         assert_same_bits(table, floats(n_tokens, 100), w)
 
 

@@ -54,16 +54,26 @@ def test_every_family_has_a_golden_file_and_none_is_large() -> None:
     assert all(path.stat().st_size < MAX_FILE_BYTES for path in GOLDEN.glob("*.json"))
 
 
+@pytest.fixture(scope="module", params=golden_cases())
+def golden(request: pytest.FixtureRequest) -> dict[str, Any]:
+    case: dict[str, Any] = request.param
+    return case
+
+
+@pytest.fixture(scope="module")
+def model(golden: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Model:
+    """The golden's, for all engines: none changes its weights."""
+    case = Case(golden["name"], golden["config"], len(golden["token_ids"]), golden["seed"])
+    return open_model(make_checkpoint(case, tmp_path_factory.mktemp("golden")))
+
+
 @pytest.mark.parametrize("engine_name", ENGINES)
-@pytest.mark.parametrize("golden", golden_cases())
-def test_the_logits_are_the_golden_ones(golden: dict[str, Any], engine_name: str, tmp_path: Path) -> None:
-    token_ids = golden["token_ids"]
-    case = Case(golden["name"], golden["config"], len(token_ids), golden["seed"])
-    model = open_model(make_checkpoint(case, tmp_path))
+def test_the_logits_are_the_golden_ones(golden: dict[str, Any], model: Model, engine_name: str) -> None:
     if not torch_engines.can_run(engine_name, model.spec):
         pytest.skip("can't be shared out to two ranks")
+    token_ids = golden["token_ids"]
     engine = ENGINES[engine_name](model)
-    engine.forward([Step(engine.new_session(case.context), token_ids, n_logits=len(token_ids))])
+    engine.forward([Step(engine.new_session(len(token_ids)), token_ids, n_logits=len(token_ids))])
     rows = engine.logits()[golden["positions"]]
     np.testing.assert_allclose(rows, np.array(golden["logits"]), atol=TOLERANCE, rtol=0)
     engine.close()
