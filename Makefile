@@ -3,6 +3,8 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
+# Tests in a process for each core: most wait for another process, or compute in one thread.
+PYTEST := -m pytest -n auto --maxprocesses 4 --dist worksteal
 CORE   := pyproject.toml CMakeLists.txt $(wildcard csrc/*.cc csrc/*.h csrc/kernels/*.cc csrc/kernels/*.h)
 
 help:       ## print the targets
@@ -12,7 +14,7 @@ demo: $(VENV)/installed  ## build, install, and let the shipped model tell a sto
 	$(BIN)/influence generate "Once upon a time" -m demo
 
 test: $(VENV)/tests  ## run every test that this machine can run
-	$(BIN)/python -m pytest
+	$(BIN)/python $(PYTEST)
 
 test-gpu: $(VENV)/tests  ## run the goldens and laws on the GPU of this machine (`make parity` brings torch)
 	INFLUENCE_TEST_GPU=1 $(BIN)/python -m pytest tests/engines
@@ -44,7 +46,7 @@ bench: $(VENV)/installed  ## speed of the engine on a random TinyLlama-1.1B (tak
 
 asan: $(VENV)-asan/installed  ## kernel and engine tests under AddressSanitizer and UBSan
 	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" ASAN_OPTIONS=detect_leaks=0 \
-	$(VENV)-asan/bin/python -m pytest tests/engines
+	$(VENV)-asan/bin/python $(PYTEST) tests/engines
 
 $(VENV)/installed: $(CORE)
 	test -x $(BIN)/python || ($(PYTHON) -m venv $(VENV) && $(BIN)/pip install -q -U pip)
