@@ -15,7 +15,6 @@ from influence.generation.drafting import (
     Match,
     NgramIndex,
     StepCosts,
-    continuation,
     draft_lengths,
 )
 
@@ -74,17 +73,17 @@ def test_an_index_that_grew_token_by_token_finds_what_a_search_finds(token_ids: 
 
 
 @pytest.mark.parametrize(
-    ("token_ids", "begin", "n", "guess"),
+    ("token_ids", "guess"),
     [
-        ([1, 2, 3, 9, 8, 1, 2, 3], 3, 2, [9, 8]),
-        ([1, 2, 3, 9, 1, 2, 3], 3, 6, [9, 1, 2, 3, 9, 1]),  # behind the end it repeats
-        ([7, 7, 7, 7], 3, 3, [7, 7, 7]),
+        ([1, 2, 3, 9, 8, 1, 2, 3], [9, 8]),
+        ([1, 2, 3, 9, 1, 2, 3], [9, 1, 2, 3, 9, 1]),  # behind the end it repeats
+        ([7, 7, 7, 7], [7, 7, 7]),
     ],
 )
-def test_a_guess_is_what_followed_and_then_its_repetition(
-    token_ids: list[int], begin: int, n: int, guess: list[int]
-) -> None:
-    assert continuation(token_ids, begin, n) == guess
+def test_a_guess_is_what_followed_and_then_its_repetition(token_ids: list[int], guess: list[int]) -> None:
+    drafter = Drafter(token_ids)
+    drafter.look()
+    assert drafter.guess(len(guess)) == guess
 
 
 def test_a_drafter_without_an_earlier_occurrence_guesses_nothing() -> None:
@@ -107,18 +106,20 @@ def test_a_token_that_came_true_speaks_for_those_behind_as_many_equal_ones() -> 
     token_ids = [1, 2, 3, 4, 5, 6, 7, 8, 1]
     drafter = Drafter(token_ids)
     before = drafter.look()
-    token_ids += [2, 3, 9, 1]  # right behind one and two equal tokens, wrong behind three
+    token_ids += [2, 9, 1]  # right behind one equal token, wrong behind two
     after = drafter.look()
     assert after[0] > before[0]
-    assert after[1] / after[0] > before[1] / before[0]
-    assert after[2] / after[1] < before[2] / before[1]
-    assert after[3] / after[2] == pytest.approx(before[3] / before[2])
+    assert after[1] / after[0] < before[1] / before[0]
 
 
 def test_the_chances_of_a_guess_fall_with_its_length() -> None:
-    chances = Drafter([1, 2, 3, 1]).look()
+    chances = Drafter([7] * 50).look()
     assert len(chances) == MAX_DRAFT
     assert chances == sorted(chances, reverse=True)
+
+
+def test_tokens_that_are_hardly_ever_right_are_not_offered() -> None:
+    assert 0 < len(Drafter([1, 2, 3, 1]).look()) < 4
 
 
 def test_a_guess_is_never_longer_than_a_draft_may_be() -> None:

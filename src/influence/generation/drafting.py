@@ -18,10 +18,7 @@ and Matias, arXiv 2211.17192.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import accumulate
-from operator import mul
-from typing import Literal
+from typing import Literal, NamedTuple
 
 DraftMode = Literal["ngram", "none"]
 
@@ -38,6 +35,7 @@ _WORTHWHILE = 1.15
 # documents and programs; rather less, because that a guess would have been right is seen without running it.
 _PRIORS = (0.1, 0.25, 0.35, 0.45, 0.6, 0.8, 0.9)
 _PRIOR_WEIGHT = 2.0  # guesses that this counts for
+_LEAST_CHANCE = 1 / 64  # a row costs as much at least
 _MEMORY = 32  # guesses after which what was seen of the earlier ones counts half
 # What a further row costs of a step until one was measured: as much as in a tiny model, whose weights
 # stay in the cache. Where they don't it is a sixteenth and less, which the first good guess brings to light.
@@ -47,8 +45,7 @@ _FORGOTTEN_AFTER = 500
 _OUTLIER = 4.0  # times the expected time: the machine was away, more tells nothing
 
 
-@dataclass(frozen=True, slots=True)
-class Match:
+class Match(NamedTuple):
     """Where the last tokens of a sequence stood before."""
 
     begin: int  # the place of what followed them
@@ -105,27 +102,19 @@ def _common_end(token_ids: Sequence[int], place: int) -> int:
     return n
 
 
-def continuation(token_ids: Sequence[int], begin: int, n: int) -> list[int]:
-    """What followed from `begin` on: `n` tokens; behind the last one, as if they repeated."""
-    period = len(token_ids) - begin
-    return [token_ids[begin + i % period] for i in range(n)]
-
-
 class _Rate:
     """How often guesses of one kind come true; the latest count most."""
 
     def __init__(self, prior: float) -> None:
         self._right, self._total = prior * _PRIOR_WEIGHT, _PRIOR_WEIGHT
-
-    @property
-    def chance(self) -> float:
-        return self._right / self._total
+        self.chance = prior
 
     def add(self, is_right: bool) -> None:
         if self._total > _MEMORY:
             self._right, self._total = self._right / 2, self._total / 2
         self._right += is_right
         self._total += 1
+        self.chance = self._right / self._total
 
 
 def _kind(n_tokens: int) -> int:
@@ -149,35 +138,42 @@ class Drafter:
         self._index = NgramIndex(token_ids)
         self._rates = [_Rate(prior) for prior in _PRIORS]
         self._match: Match | None = None
-        self._guess: list[int] = []  # what would follow the first `_n_known` tokens
-        self._n_known = 0
+        self._n_known = 0  # tokens that the match was found in
 
     def look(self) -> list[float]:
         """Guess anew at what follows the tokens so far; the chances that its first 1, 2, ... tokens are right.
 
-        Empty without a guess.
+        Empty without a guess, and at most MAX_DRAFT.
         """
         self._learn()
         self._match, self._n_known = self._index.find(), len(self._token_ids)
-        if self._match is None:
-            return []
-        self._guess = continuation(self._token_ids, self._match.begin, MAX_DRAFT + 1)
-        chances = [rate.chance for rate in self._rates]
-        n_tokens = self._match.n_tokens
-        return list(accumulate((chances[kind] for kind in _KINDS[n_tokens : n_tokens + MAX_DRAFT]), mul))
+        return [] if self._match is None else self._chances(self._match.n_tokens)
 
     def guess(self, n: int) -> list[int]:
-        """The first `n` tokens, at most MAX_DRAFT, of what `look` found."""
-        return self._guess[:n]
+        """The first `n` tokens of what `look` found."""
+        return [] if self._match is None else [self._guessed(self._match, i) for i in range(n)]
+
+    def _guessed(self, match: Match, i: int) -> int:
+        """What followed the match's other place; behind the last token, as if they repeated."""
+        return self._token_ids[match.begin + i % (self._n_known - match.begin)]
+
+    def _chances(self, n_tokens: int) -> list[float]:
+        """Of the tokens behind a match, up to those that pay in no step."""
+        chances, chance = [], 1.0
+        for kind in _KINDS[n_tokens : n_tokens + MAX_DRAFT]:
+            chance *= self._rates[kind].chance
+            if chance < _LEAST_CHANCE:
+                break
+            chances.append(chance)
+        return chances
 
     def _learn(self) -> None:
         """Compare the last guess with what came."""
         if self._match is None:
             return
-        came = self._token_ids[self._n_known :]
-        for n_tokens, pair in enumerate(zip(came, self._guess, strict=False), self._match.n_tokens):
-            is_right = pair[0] == pair[1]
-            self._rates[_KINDS[n_tokens]].add(is_right)
+        for i, token_id in enumerate(self._token_ids[self._n_known :]):
+            is_right = token_id == self._guessed(self._match, i)
+            self._rates[_KINDS[self._match.n_tokens + i]].add(is_right)
             if not is_right:
                 break
 
