@@ -231,6 +231,16 @@ def test_a_width_that_looked_dear_is_tried_again_one_day() -> None:
     assert relative(made, 8) < 3
 
 
+def test_a_width_that_looked_dear_once_is_tried_again_soon() -> None:
+    made = StepCosts()
+    made.add(1, 1.0)
+    made.add(2, 100.0)  # the machine was away
+    assert relative(made, 2) > 3
+    for _ in range(40):
+        made.add(1, 1.0)
+    assert relative(made, 2) < 1.5
+
+
 def test_a_width_that_is_tried_again_is_believed_at_once() -> None:
     made = costs({1: 1.0, 8: 50.0})
     for _ in range(600):

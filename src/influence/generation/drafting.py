@@ -42,6 +42,7 @@ _MEMORY = 32  # guesses after which what was seen of the earlier ones counts hal
 _ROW_COST = 1 / 4
 # A width that was not run for so many steps is estimated anew: the machine may have had a bad moment.
 _FORGOTTEN_AFTER = 500
+_DOUBTED_AFTER = 16  # the same of one hardly ever run: twice as many for each time
 _OUTLIER = 4.0  # times the expected time: the machine was away, more tells nothing
 
 
@@ -190,6 +191,7 @@ class StepCosts:
     def __init__(self) -> None:
         self._costs: dict[int, float] = {}  # by width
         self._last_run: dict[int, int] = {}  # by width: the step that had it last
+        self._n_runs: dict[int, int] = {}  # by width: how many steps had it
         self._scale_s = 0.0
         self._width = 0  # of the step before
         self._n_steps = 0
@@ -207,6 +209,7 @@ class StepCosts:
             self._follow_width(width, took_s / self._scale_s)
         self._costs.setdefault(width, self.cost(width))
         self._last_run[width], self._width = self._n_steps, width
+        self._n_runs[width] = self._n_runs.get(width, 0) + 1
 
     def cost(self, width: int) -> float:
         """A step of `width` tokens in the unit of all others."""
@@ -218,7 +221,9 @@ class StepCosts:
         return 1 << max(self._costs).bit_length() if self._costs else 0
 
     def _is_known(self, width: int) -> bool:
-        return self._n_steps - self._last_run.get(width, -_FORGOTTEN_AFTER) < _FORGOTTEN_AFTER
+        n_runs = self._n_runs.get(width, 0)
+        kept_for = min(_FORGOTTEN_AFTER, _DOUBTED_AFTER << min(n_runs, 8))
+        return n_runs > 0 and self._n_steps - self._last_run[width] < kept_for
 
     def _estimate(self, width: int) -> float:
         """By the narrower widths that were run, but no more than the next wider; or else from nothing."""
