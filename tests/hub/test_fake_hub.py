@@ -10,6 +10,7 @@ import httpx2
 import pytest
 
 from support.fake_hub import FakeHub, Virtual
+from support.fake_hub.wire import Request, _sender
 
 WEIGHTS = Virtual(5 << 20, seed=2)
 FILES = {
@@ -99,3 +100,19 @@ def test_what_was_served_is_counted(fake_hub: FakeHub) -> None:
     assert fake_hub.bytes_served == 4
     assert [request.method for request in fake_hub.log] == ["GET", "GET", "GET", "HEAD", "HEAD"]
     assert [request.range for request in fake_hub.log][2] == "bytes=2-5"
+
+
+def test_bytes_are_counted_before_anyone_has_them_and_not_where_the_line_is_gone() -> None:
+    request, seen = Request("hub", "GET", "/file", {}), []
+
+    class Line:
+        def sendall(self, data: bytes) -> None:
+            seen.append((data, request.bytes_served))
+            if data == b"late":
+                raise ConnectionResetError
+
+    send = _sender(Line(), request, chunked=False)  # type: ignore[arg-type]
+    send(b"abc")
+    with pytest.raises(ConnectionResetError):
+        send(b"late")
+    assert (seen, request.bytes_served) == ([(b"abc", 3), (b"late", 7)], 3)

@@ -108,8 +108,12 @@ def _phrase(status: int) -> str:
 
 def _sender(connection: socket.socket, request: Request, chunked: bool) -> Callable[[bytes], None]:
     def send(piece: bytes) -> None:
-        connection.sendall(b"%x\r\n%s\r\n" % (len(piece), piece) if chunked else piece)
-        request.bytes_served += len(piece)
+        request.bytes_served += len(piece)  # before it is sent: who has it may look at once
+        try:
+            connection.sendall(b"%x\r\n%s\r\n" % (len(piece), piece) if chunked else piece)
+        except OSError:
+            request.bytes_served -= len(piece)
+            raise
 
     return send
 
