@@ -3,8 +3,7 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-# Tests in a process for each core: most wait for another process, or compute in one thread.
-PYTEST := -m pytest -n auto --maxprocesses 4 --dist worksteal
+PYTEST := -m pytest -n auto --dist worksteal # tests/conftest.py says in how many processes
 CORE   := pyproject.toml CMakeLists.txt $(wildcard csrc/*.cc csrc/*.h csrc/kernels/*.cc csrc/kernels/*.h)
 
 help:       ## print the targets
