@@ -20,6 +20,7 @@ NATIVE = PROJECT / "csrc"
 
 FLOORS = {
     "errors": 0,
+    "dataclass": 0,
     "demo": 0,
     "hub": 1,
     "weights": 1,
@@ -126,6 +127,15 @@ def test_a_library_is_imported_by_its_owner_alone(library: str, owner: str | tup
         and any(is_of(name, library) for name in imports(file))
     }
     assert strangers == set()
+
+
+@pytest.mark.parametrize("file", modules(), ids=place)
+def test_a_frozen_dataclass_is_one_that_compiles_nothing(file: Path) -> None:
+    # Importing torch takes seconds: there nobody would notice.
+    if not place(file).startswith("engines/torch/"):
+        kinds = re.findall(r"^@dataclass\(.*frozen=True.*\)", file.read_text(), re.MULTILINE)
+        quick = [kind for kind in kinds if "order=True" not in kind]
+        assert not quick or "influence.dataclass.dataclass" in imports(file)
 
 
 @pytest.mark.parametrize("engine", ENGINES)

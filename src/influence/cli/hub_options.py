@@ -17,13 +17,14 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from influence.cli import output
 from influence.cli.options import Decorator, text
+from influence.dataclass import dataclass
 
 if TYPE_CHECKING:
     from influence.hub.client import Hub
@@ -43,7 +44,7 @@ def _say_note(note: str) -> None:
     output.say(f"note: {output.visible(note)}")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class HubOptions:
     """The user's choice; nothing of it is checked yet."""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,7 @@ from influence.cli import output
 from influence.cli.failure import BadUsage
 from influence.cli.model_path import find_model, unfinished_note
 from influence.cli.options import EngineOptions
+from influence.dataclass import dataclass
 from influence.engines import machine, select
 from influence.engines.base import Engine
 from influence.generation.generator import Generator
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _CONTEXT_STEP = 64
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class PromptCache:
     """Where computed prompts are kept on disk, and how much of it they may take."""
 
@@ -36,7 +36,7 @@ class PromptCache:
     max_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class TextModel:
     """A model with what turns text into its tokens and back."""
 

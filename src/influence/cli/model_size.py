@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import click
+
+from influence.dataclass import dataclass
 
 if TYPE_CHECKING:
     from influence.hub.records import ModelSummary
@@ -15,7 +16,7 @@ _SIZE = re.compile(r"(\d{1,6}(?:\.\d{1,6})?) ?(K|M|B|T|KB|MB|GB|TB)", re.IGNOREC
 _SCALES = {"K": 1e3, "M": 1e6, "B": 1e9, "G": 1e9, "T": 1e12}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class MaxSize:
     """The most of either: a number of parameters, or of bytes of weights."""
 

@@ -11,13 +11,13 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from influence.cli import output
 from influence.cli.failure import BadUsage
+from influence.dataclass import dataclass
 
 if TYPE_CHECKING:
     from influence.engines.base import KvType
@@ -48,7 +48,7 @@ def size(value: str) -> int:
     return int(float(match[1]) * _UNITS[match[2].lower()])
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class EngineOptions:
     """Where and how to run the model, as the user asked."""
 

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from influence.cli.at_once import at_once
+from influence.dataclass import dataclass
 from influence.errors import InvalidAnswer, InvalidCheckpoint
 from influence.hub.client import Hub
 from influence.hub.names import RepoId
@@ -29,7 +29,7 @@ _PREFIX_BYTES = 8
 _N_CONNECTIONS = 8
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class RemoteModel:
     """A model on a hub at one commit; its methods ask the hub, each raising what the answers mean."""
 

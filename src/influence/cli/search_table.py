@@ -9,15 +9,15 @@ last holds a space: `awk '{print $1}'` gives the names.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from influence.cli import output
+from influence.dataclass import dataclass
 
 Model = dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _Column:
     heading: str
     key: str

@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from influence.cli import output
 from influence.cli.log_lines import LineHandler
 from influence.cli.options import EngineOptions
+from influence.dataclass import dataclass
 
 if TYPE_CHECKING:
     from influence.cli.loading import PromptCache, TextModel
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 MAX_CONCURRENT = 192
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Plan:
     """Which model to serve, and how much of the machine it gets."""
 

@@ -12,9 +12,10 @@ is larger than the processor's caches.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
+from influence.dataclass import dataclass
 from influence.models.spec import ModelSpec
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ _KV_SHARE = 0.2
 _SMALLEST_REST_BYTES = 300_000_000
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Footprint:
     """What running a model takes, in bytes, as a function of the context."""
 
@@ -111,7 +112,7 @@ class Footprint:
         return self.decoded_bytes + n_positions * self.kv_bytes_per_token // self.spec.n_layers
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Fit:
     """A footprint at one context against the memory that is there."""
 

@@ -11,8 +11,9 @@ import importlib.util
 import os
 import platform
 import sys
-from dataclasses import dataclass
 from typing import Literal
+
+from influence.dataclass import dataclass
 
 GpuName = Literal["cuda", "metal"]
 GPUS: tuple[GpuName, ...] = ("cuda", "metal")  # in the order in which `auto` looks for them
@@ -23,7 +24,7 @@ _CUDA_TRACES = ("/dev/nvidia0", "/dev/nvidiactl", "/proc/driver/nvidia/version",
 HOW_TO_GET_TORCH = "pip install 'influence[torch]'"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Problem:
     """Why a GPU can't be used, and what to do; "" and "" if it can."""
 

@@ -17,14 +17,15 @@ import os
 import platform
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+
+from influence.dataclass import dataclass
 
 # Version 1 says "no limit" with the largest multiple of the page size.
 _NO_LIMIT = 1 << 60
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Cores:
     """Counts of physical cores, except `n_logical`."""
 

@@ -29,7 +29,6 @@ import mmap
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import Any, Literal
@@ -38,6 +37,7 @@ import numpy as np
 import numpy.typing as npt
 
 from influence import _native
+from influence.dataclass import dataclass
 from influence.engines import machine
 from influence.engines.estimate import PackedFormat
 from influence.errors import OutOfMemory
@@ -61,7 +61,7 @@ _Q4_BITS = 4.59  # of all q4 layers together, at most; rows' bases come on top
 _MATRICES = ("q", "k", "v", "o", "gate", "up", "down")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _Place:
     """One matrix, and where its packed bytes lie."""
 
@@ -80,7 +80,7 @@ class _Place:
         return self.tensor.shape[-1]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class PackedWeights:
     """Matrices of a model in fewer bits, by slot as in `Weights`; keeps their memory alive.
 
@@ -131,7 +131,7 @@ def packed_size(weights: Weights, form: PackedFormat) -> int:
     return _Plan.of(weights, form, frozenset()).step_bytes
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _Plan:
     """Which matrices are packed, how and where to."""
 

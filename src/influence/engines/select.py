@@ -11,10 +11,10 @@ used or refused with the reason, never replaced.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from influence.dataclass import dataclass
 from influence.engines import gpus, machine
 from influence.engines.base import Engine, KvType
 from influence.engines.estimate import activation_bytes
@@ -31,7 +31,7 @@ Device = Literal["auto", "cpu", "metal", "cuda"]
 _KV_SHARE = 0.6
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class DeviceReport:
     """One device: whether a model can run on it here, and why not."""
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
+
+from influence.dataclass import dataclass
 
 # A refused client is told to come back after this long at least and at most, and where nothing is known.
 RETRY_LEAST_S, RETRY_MOST_S, RETRY_UNKNOWN_S = 1.0, 60.0, 5.0
@@ -11,7 +12,7 @@ RETRY_LEAST_S, RETRY_MOST_S, RETRY_UNKNOWN_S = 1.0, 60.0, 5.0
 _RECENT_ENDS = 32
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class LoopFacts:
     """The loop after its last step. Totals count from its beginning."""
 
@@ -29,7 +30,7 @@ class LoopFacts:
     n_accepted_tokens: int  # those of them that came true
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class GeneratorFacts:
     """A generator now."""
 

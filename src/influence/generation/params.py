@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import field, fields
 from typing import Any, Literal
 
+from influence.dataclass import dataclass
 from influence.engines.sampling import SamplingParams
 from influence.errors import InvalidParameter
 from influence.models.generation_config import GenerationConfig
@@ -19,7 +20,7 @@ MAX_LOGPROBS = 20  # alternatives per token; OpenAI's limit
 Source = Literal["given", "generation_config.json", "default", "random"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class GenerationParams:
     """How to sample and when to stop; immutable.
 
@@ -43,7 +44,7 @@ class GenerationParams:
         object.__setattr__(self, "stop", _checked_stop(self.stop))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ResolvedParams:
     """Complete parameters, and the source of each value by its name in `given`."""
 

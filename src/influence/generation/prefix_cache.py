@@ -8,8 +8,8 @@ changes no logit makes the reuse exact.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+from influence.dataclass import dataclass
 from influence.engines.base import Engine, Session
 from influence.generation.token_ids import Ids, common_prefix, ids_of
 from influence.models.spec import ModelSpec
@@ -17,14 +17,16 @@ from influence.models.spec import ModelSpec
 MAX_KEPT = 256  # sessions; a lookup compares with each
 
 
-@dataclass(frozen=True, slots=True, eq=False)  # one entry equals itself alone
+@dataclass(frozen=True, eq=False)
 class _Kept:
+    """A session with what it computed; it equals itself alone."""
+
     token_ids: Ids  # (session.position,)
     session: Session
     salt: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Prefix:
     """What is known of a prompt: the first `n_tokens` of a kept session."""
 

@@ -17,9 +17,9 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from influence.dataclass import dataclass
 from influence.errors import InvalidParameter, TokenizerError
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 Message = Mapping[str, Any]  # "role", "content", and what else the template knows
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Prompt:
     """What the model gets."""
 

@@ -12,8 +12,8 @@ no logit makes the result the same.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+from influence.dataclass import dataclass
 from influence.generation.prefix_cache import PrefixCache, serves
 from influence.generation.sequence import SequenceState
 from influence.generation.token_ids import common_prefix
@@ -25,7 +25,7 @@ MIN_SHARED = 16
 MUCH_SHARED = 64
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Lead:
     """An older sequence, and how many tokens of it a younger one can use."""
 

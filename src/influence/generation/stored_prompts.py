@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass
 
+from influence.dataclass import dataclass
 from influence.engines.base import Blocks
 from influence.generation.prompt_store import PromptStore
 from influence.generation.sequence import SequenceState
@@ -14,7 +14,7 @@ from influence.generation.sequence import SequenceState
 MIN_LOADED = 64
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Load:
     """Blocks on their way from the disk to a sequence's session, which stands where they begin."""
 

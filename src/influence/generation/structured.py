@@ -18,13 +18,13 @@ from __future__ import annotations
 import json
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any, Literal, Self
 
 import llguidance
 import numpy as np
 import numpy.typing as npt
 
+from influence.dataclass import dataclass
 from influence.errors import InvalidParameter
 from influence.generation.schema_check import checked_pattern, checked_schema, unfit
 from influence.text.backend import guarded
@@ -55,7 +55,7 @@ _MAX_LEXER_STATES = 50_000  # of 1 to 2 kB
 _COSTLY_S = 300e-6
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ConstraintSpec:
     """What a completion's whole text must be; equal specs compile to the same.
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
+from influence.dataclass import dataclass
 from influence.errors import InvalidAnswer, LineBroken, RangeRefused
 from influence.hub.clock import Clock
 from influence.hub.line import own_errors
@@ -36,7 +37,7 @@ _SLOWEST_BYTES_PER_S = 1000
 _PATIENCE_S = 60.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class FileFacts:
     """What the hubs on the way said of a file; None and "" where they did not."""
 

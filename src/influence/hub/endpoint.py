@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import ipaddress
-from dataclasses import dataclass
 from urllib.parse import SplitResult, urlsplit
 
+from influence.dataclass import dataclass
 from influence.errors import InvalidParameter
 
 OFFICIAL = "https://huggingface.co"
@@ -14,7 +14,7 @@ DEFAULT_MIRROR = "https://hf-mirror.com"
 _DEFAULT_PORTS = {"https": 443, "http": 80}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Endpoint:
     """An origin such as "https://hf-mirror.com": scheme, host and port, nothing after."""
 

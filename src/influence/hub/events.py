@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+
+from influence.dataclass import dataclass
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Planned:
     """Everything is known: what will come, and what is here already."""
 
@@ -16,14 +17,14 @@ class Planned:
     sha: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Unverified:
     """Nobody tells a hash of this file: that its bytes are right rests on the connection and the size alone."""
 
     path: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class FileStarted:
     """The first bytes of a file are asked for."""
 
@@ -32,7 +33,7 @@ class FileStarted:
     kept_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Progress:
     """Whole blocks on the disk, never fewer than the last time, never one that was thrown away twice counted."""
 
@@ -42,7 +43,7 @@ class Progress:
     files: tuple[tuple[str, int, int], ...]  # (path, done_bytes, size_bytes) of those under way
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class FileDone:
     """A file is whole, and verified unless it was said to be Unverified; it gets its name when all are."""
 
@@ -50,7 +51,7 @@ class FileDone:
     size_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Waiting:
     """Nothing moves on purpose, for so many more seconds (None: until another process is done)."""
 
@@ -58,7 +59,7 @@ class Waiting:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Retrying:
     """A try for a file failed; the next one begins."""
 
@@ -67,14 +68,14 @@ class Retrying:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Restarted:
     """All bytes of a file were there but not as published: it comes anew."""
 
     path: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Reading:
     """Files that are here are read, to be compared with what was published."""
 
@@ -83,7 +84,7 @@ class Reading:
     total_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Installed:
     """All files have their names, and the manifest is written."""
 

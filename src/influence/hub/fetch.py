@@ -16,9 +16,9 @@ import os
 import queue
 import threading
 from collections import deque
-from dataclasses import dataclass
 from functools import partial
 
+from influence.dataclass import dataclass
 from influence.errors import IntegrityError
 from influence.hub.behind import Behind
 from influence.hub.clock import Clock
@@ -42,7 +42,7 @@ class _Stopped(Exception):
     """Another thread ended the download."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _Counts:
     """Of all connections since the start."""
 

@@ -12,12 +12,12 @@ import contextlib
 import json
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urljoin, urlsplit
 
 from influence import __version__
+from influence.dataclass import dataclass
 from influence.errors import HubError, HubUnreachable, InvalidAnswer, LineBroken, RangeRefused
 from influence.hub.answers import Answer, FileFacts, RangeAnswer
 from influence.hub.cleaning import clean_text
@@ -45,7 +45,7 @@ SILENCE_S = 30.0
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Json:
     """A decoded JSON body, and where it came from."""
 

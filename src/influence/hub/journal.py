@@ -20,8 +20,8 @@ import os
 import re
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 
+from influence.dataclass import dataclass
 from influence.hub.checksum import crc32
 from influence.hub.manifest import PARTS, FileRecord
 from influence.hub.records import RemoteFile
@@ -58,7 +58,7 @@ def done_name(path: str, sha256: str) -> str:
     return f"{PARTS}/{path_key(path)}-{sha256}.done"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Measured:
     """What a file's content is."""
 

@@ -16,9 +16,10 @@ where damage lies; what is right, the published hash decides.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
+from influence.dataclass import dataclass
 from influence.errors import HubError
 from influence.hub import OWN_FOLDER
 from influence.hub.names import check_file_names
@@ -33,7 +34,7 @@ _MAX_MANIFEST_BYTES = 64 << 20
 _FORMAT = 1
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class FileRecord:
     """One verified file."""
 
@@ -56,7 +57,7 @@ class FileRecord:
         return RemoteFile(self.path, self.size_bytes, self.sha256, self.git_sha1)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Manifest:
     """A whole model: one repository at one commit, by one host's word."""
 

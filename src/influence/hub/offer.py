@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from influence.dataclass import dataclass
 from influence.errors import HostsDisagree, IncompleteModel, IntegrityError, InvalidAnswer
 from influence.hub.client import Hub
 from influence.hub.names import RepoId
@@ -24,7 +25,7 @@ _NOTHING = "nothing of it"
 _INDEX_TRIES = 2
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Offer:
     """A model at one commit, and which of its files are worth their bytes."""
 

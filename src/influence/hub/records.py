@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
+from influence.dataclass import dataclass
 from influence.errors import InvalidAnswer, InvalidParameter
 from influence.hub.cleaning import clean_text
 from influence.hub.names import RepoId, is_commit
@@ -25,7 +26,7 @@ _MAX_COUNT = 1 << 53  # JSON's exact integers
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ModelSummary:
     """What a search tells of a model; every text is fit for a line of a terminal."""
 
@@ -54,7 +55,7 @@ class ModelSummary:
         return sum(self.n_parameters_by_dtype.values()) or None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Revision:
     """A model at one commit: all that follows asks for this `sha`, however branches move."""
 
@@ -67,7 +68,7 @@ class Revision:
     siblings: tuple[str, ...] = ()  # paths of its files, unchecked
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class RemoteFile:
     """A file as the Hub lists it; None where it does not say. `path` is unchecked (names.py checks)."""
 

@@ -11,8 +11,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 
+from influence.dataclass import dataclass
 from influence.errors import (
     DownloadFailed,
     EntryNotFound,
@@ -41,7 +41,7 @@ _TITLE = re.compile(r"<title[^>]*>(.*?)</title", re.IGNORECASE | re.DOTALL)
 _TAG = re.compile(r"<(script|style)\b.*?</\1\s*>|<[^>]*>", re.IGNORECASE | re.DOTALL)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Subject:
     """What a request is about, so that its errors can name it; all may be empty."""
 
@@ -54,7 +54,7 @@ class Subject:
 NO_SUBJECT = Subject()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Refusal:
     """An answer of status 400 or above, or a redirect to nowhere."""
 

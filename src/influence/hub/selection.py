@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
+from influence.dataclass import dataclass
 from influence.errors import InvalidParameter, NoSafeWeights
 from influence.hub.names import check_file_names
 from influence.hub.records import RemoteFile
@@ -55,7 +55,7 @@ _INDEX = re.compile(r"[^/]+\.safetensors\.index\.json")
 _PICKLED = re.compile(r".*\.(bin|pt|pth|pkl|ckpt)", re.IGNORECASE)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Selection:
     """What is fetched, and what is not and why; both sorted by path."""
 

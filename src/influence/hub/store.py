@@ -13,9 +13,9 @@ import contextlib
 import os
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
+from influence.dataclass import dataclass
 from influence.errors import InfluenceError, ModelFilesMissing, WriteFailed
 from influence.hub import OWN_FOLDER
 from influence.hub.clock import SystemClock
@@ -44,7 +44,7 @@ _SPARSE = ".part"  # takes less space than it is long
 _CONTENT = (_SPARSE, ".done")  # holds bytes of the model, and no notes of ours
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Entry:
     """One folder on the shelf, whatever it holds."""
 

@@ -16,9 +16,9 @@ import os
 import stat
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
+from influence.dataclass import dataclass
 from influence.errors import DownloadFailed, WriteFailed
 from influence.hub import OWN_FOLDER
 from influence.hub.clock import Clock, SystemClock
@@ -48,7 +48,7 @@ _LOCK_POLL_S = 0.5
 _MOST_OVERTAKEN = 16
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Origin:
     """From where a download comes: one commit."""
 
@@ -58,7 +58,7 @@ class Origin:
     endpoint: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Options:
     """How to download; the defaults are the users'."""
 
@@ -66,7 +66,7 @@ class Options:
     tries: int = 5
     smallest_block_bytes: int = 1 << 20
     span_bytes: int = 64 << 20
-    clock: Clock = SystemClock()  # noqa: RUF009  (it holds nothing)
+    clock: Clock = SystemClock()
     system: FileSystem = SYSTEM
 
 

@@ -11,8 +11,9 @@ A host that asks us to wait, and many failed tries, halve the number at once.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
+
+from influence.dataclass import dataclass
 
 _FIRST = 4
 _GAIN = 1.25  # the least that a doubling must bring
@@ -25,7 +26,7 @@ _SLUMP = 0.5  # of the speed once settled at: the line is another one now
 _FIRST_REST, _LONGEST_REST = 10, 120  # settled moments before the next attempt
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Moment:
     """What the connections did in the last stretch of time."""
 

@@ -6,9 +6,10 @@ import errno
 import os
 import stat
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
+from influence.dataclass import dataclass
 from influence.errors import ModelFilesMissing, WriteFailed
 from influence.hub.clock import Clock, SystemClock
 from influence.hub.events import OnEvent, Reading, ignore
@@ -19,7 +20,7 @@ from influence.hub.source import Source
 from influence.hub.transfer import Options, Origin, download, finish_if_idle, finish_pending, locked
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Damage:
     """One file that is not as it was when it was downloaded."""
 

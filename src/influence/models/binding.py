@@ -8,9 +8,10 @@ that lie in pieces (a few kB).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import chain
 
+from influence.dataclass import dataclass
 from influence.errors import InvalidCheckpoint
 from influence.models.layout import Layout, Part, PerHead, Place
 from influence.models.spec import ModelSpec
@@ -23,7 +24,7 @@ Shape = tuple[int, ...]
 _MAX_LISTED = 5
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Weights:
     """All tensors of a model by slot; a slot that is absent does not exist in this model.
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
+from influence.dataclass import dataclass
 from influence.models.config import Config
 
 MAX_TOKEN_ID = 1 << 31
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class GenerationConfig:
     """The model's own defaults, validated; None where its file says nothing."""
 

@@ -10,12 +10,12 @@ A module is a name without its ending; ".weight" and, where there is one,
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
+from influence.dataclass import dataclass
 from influence.models.spec import ModelSpec
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Part:
     """One of several matrices stacked by rows in one tensor.
 
@@ -28,7 +28,7 @@ class Part:
     by_head: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class PerHead:
     """A norm with its own weights for each head: one tensor (heads, head_dim), or one a head if `{}` is in the name."""
 
@@ -38,7 +38,7 @@ class PerHead:
 Place = str | Part | PerHead
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Layout:
     """Where a family's checkpoint keeps each slot."""
 
@@ -53,7 +53,7 @@ class Layout:
     ignored: tuple[str, ...] = (".rotary_emb.inv_freq",)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Architecture:
     """What a family makes of a config.json."""
 

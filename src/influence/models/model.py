@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import stat
-from dataclasses import dataclass
 from pathlib import Path
 
+from influence.dataclass import dataclass
 from influence.errors import ModelFilesMissing
 from influence.models.binding import Weights, bind
 from influence.models.config import Config
@@ -15,7 +15,7 @@ from influence.models.spec import ModelSpec
 from influence.weights.checkpoint import Checkpoint
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Model:
     """A checked model on this disk. Owns the mapped files, through `checkpoint`."""
 

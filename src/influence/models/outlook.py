@@ -8,9 +8,9 @@ not guessed: such a model may run.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from influence.dataclass import dataclass
 from influence.models.registry import FAMILIES, NO_HEAD, refusal_of
 from influence.weights.safetensors import DTYPE_BITS
 from influence.weights.tensor import ITEM_BYTES
@@ -26,7 +26,7 @@ _QUANTISED_TAGS = frozenset(
 _BUFFER_SHARE = 0.01
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Outlook:
     """What a list tells of one model."""
 

@@ -8,8 +8,8 @@ transformers' configuration_<type>.py.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+from influence.dataclass import dataclass
 from influence.models.config import Config
 from influence.models.spec import Activation, ModelSpec, NormKind, Rope, RopeScaling
 
@@ -39,7 +39,7 @@ def read_activation(config: Config, default: str, *, key: str = "hidden_act") ->
     return _ACTIVATIONS[name]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Sizes:
     """The shape of a decoder. Every one is bounded and the heads divide before anything is made of it."""
 

@@ -3,55 +3,39 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
+from importlib import import_module
 
+from influence.dataclass import dataclass
 from influence.errors import InvalidConfig, UnsupportedModel
 from influence.models.config import Config
-from influence.models.families import (
-    cohere,
-    gemma,
-    gemma2,
-    gemma3_text,
-    gpt_neox,
-    granite,
-    llama,
-    mistral,
-    olmo2,
-    phi,
-    phi3,
-    qwen2,
-    qwen3,
-    smollm3,
-    stablelm,
-    starcoder2,
-)
 from influence.models.layout import Architecture
 from influence.models.reading import require_layer_types
 
 Family = Callable[[Config], Architecture]
 
-FAMILIES: Mapping[str, Family] = {
-    "cohere": cohere.read,
-    "gemma": gemma.read,
-    "gemma2": gemma2.read,
-    "gemma3_text": gemma3_text.read,
-    "gpt_neox": gpt_neox.read,
-    "granite": granite.read,
-    "llama": llama.read,
-    "mistral": mistral.read,
-    "olmo2": olmo2.read,
-    "phi": phi.read,
-    "phi3": phi3.read,
-    "qwen2": qwen2.read,
-    "qwen3": qwen3.read,
-    "smollm3": smollm3.read,
-    "stablelm": stablelm.read,
-    "starcoder2": starcoder2.read,
-}
+# Each is a module of `families`, imported when a model is of it.
+FAMILIES = (
+    "cohere",
+    "gemma",
+    "gemma2",
+    "gemma3_text",
+    "gpt_neox",
+    "granite",
+    "llama",
+    "mistral",
+    "olmo2",
+    "phi",
+    "phi3",
+    "qwen2",
+    "qwen3",
+    "smollm3",
+    "stablelm",
+    "starcoder2",
+)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Refusal:
     """A kind of model that no engine here runs, and what to use in its place."""
 
@@ -145,7 +129,8 @@ def family_of(config: Config) -> Family:
         raise _unknown(config, model_type)
     _refuse_quantised(config)
     _refuse_unlike_its_type(config, model_type)
-    return FAMILIES[model_type]
+    family: Family = import_module(f"influence.models.families.{model_type}").read
+    return family
 
 
 def refusal_of(model_type: str) -> Refusal | None:

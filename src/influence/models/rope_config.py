@@ -9,9 +9,9 @@ Follows transformers' modeling_rope_utils.py (RotaryEmbeddingConfigMixin).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
+from influence.dataclass import dataclass
 from influence.errors import InvalidConfig
 from influence.models.config import Config
 from influence.models.reading import MAX_POSITIONS, Sizes
@@ -87,7 +87,7 @@ def _read_layer_rope(
     )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _Contexts:
     """The lengths that a stretched rope is defined by."""
 

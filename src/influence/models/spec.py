@@ -27,8 +27,9 @@ logits = softcap((norm(x, final_norm) @ lm_head.T + bias) * logit_scale, logit_s
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
+
+from influence.dataclass import dataclass
 
 NormKind = Literal["rms", "layer"]
 Activation = Literal["silu", "gelu", "gelu_tanh", "relu", "relu_squared"]
@@ -38,7 +39,7 @@ QkNorm = Literal["none", "head", "full"]
 RopeScalingKind = Literal["default", "linear", "dynamic", "llama3", "yarn", "longrope"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class RopeScaling:
     """How rotary frequencies are stretched; `models/rope.py` turns it into numbers.
 
@@ -61,7 +62,7 @@ class RopeScaling:
     long_factor: tuple[float, ...] = ()  # longrope, (rotary_dim / 2,)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Rope:
     """Rotary position embedding (Su et al., arXiv 2104.09864)."""
 
@@ -76,7 +77,7 @@ class Rope:
         return self.scaling.kind in ("dynamic", "longrope")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ModelSpec:
     """A decoder-only transformer. Immutable; knows no files, names or dtypes."""
 

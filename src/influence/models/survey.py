@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
+from influence.dataclass import dataclass
 from influence.errors import InvalidCheckpoint, UnsupportedModel
 from influence.models.binding import Shape, tensor_shapes
 from influence.models.config import Config
@@ -22,7 +22,7 @@ from influence.weights.safetensors import TensorInfo
 from influence.weights.tensor import ITEM_BYTES
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Survey:
     """Sizes of a model; immutable. Tensors that no engine reads (old buffers) are not counted."""
 

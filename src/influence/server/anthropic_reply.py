@@ -10,11 +10,11 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
+from influence.dataclass import dataclass
 from influence.generation.events import Completion, Event, Finished, TextDelta
 from influence.server.errors import ending
 from influence.server.replies import read_reply
@@ -25,7 +25,7 @@ from influence.server.tool_use import ToolUse
 from influence.text.tool_calls import Part, ToolCall, ToolCallPart
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class MessagePlan:
     """A checked request."""
 

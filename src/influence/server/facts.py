@@ -6,9 +6,9 @@ import hashlib
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from influence.dataclass import dataclass
 from influence.models.config import Config
 from influence.models.survey import survey
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from influence.text.tokenizer import Tokenizer
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ModelFacts:
     """One model that is served, as clients see it."""
 

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from influence.dataclass import dataclass
 from influence.engines.sampling import Sample
 from influence.generation.events import Completion, Event, Finished, TextDelta
 from influence.server.errors import ending
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from influence.text.tokenizer import Tokenizer
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class OllamaPlan:
     """A checked request of either kind."""
 

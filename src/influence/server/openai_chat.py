@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from influence.dataclass import dataclass
 from influence.server.errors import invalid
 from influence.server.openai_fields import (
     MAX_TOP_LOGPROBS,
@@ -55,7 +55,7 @@ class ChatRequest(Fields, kw_only=True):
     web_search_options: Refused = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ChatPlan:
     """A checked request."""
 

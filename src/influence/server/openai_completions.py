@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from influence.dataclass import dataclass
 from influence.server.errors import invalid
 from influence.server.openai_fields import (
     MAX_TOP_LOGPROBS,
@@ -34,7 +34,7 @@ class TextRequest(Fields, kw_only=True):
     suffix: Refused = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class TextPrompt:
     """One prompt, as text for an echo and as tokens."""
 
@@ -42,7 +42,7 @@ class TextPrompt:
     token_ids: Sequence[int]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class TextPlan:
     """A checked request: one CompletionRequest for each prompt, each of `n_kept` answers or more."""
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from influence.dataclass import dataclass
 from influence.engines.sampling import Sample
 from influence.generation.events import Completion
 from influence.text.tool_calls import Part, TextPart, ToolCall, ToolCallPart
@@ -105,7 +105,7 @@ def _call(text: str) -> ToolCall:
     return ToolCall(made["name"], json.dumps(made["arguments"], ensure_ascii=False))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Reply:
     """A whole reply."""
 

@@ -10,10 +10,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from influence.dataclass import dataclass
 from influence.errors import InvalidParameter
 from influence.generation.events import Finished
 from influence.generation.params import GenerationParams, resolve_params
@@ -42,7 +43,7 @@ Result = TypeVar("Result")
 _N_WORKERS = 4
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class CompletionRequest:
     """One prompt, and what is wanted of it."""
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from influence.dataclass import dataclass
 
 LOOPBACK_HOSTS = ("127.0.0.1", "::1", "localhost")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Settings:
     """How the server behaves; immutable. The defaults are safe for one machine and its user."""
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from influence.dataclass import dataclass
 from influence.generation.structured import ConstraintSpec
 from influence.generation.tool_constraint import MAX_FORCED_CALLS, tool_constraint
 from influence.server.errors import invalid
@@ -30,7 +30,7 @@ MAX_NAME_LENGTH = 256  # characters
 _CALL_ID_LENGTH = 9  # some templates take exactly nine letters and digits
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Tool:
     """One function that the model may call."""
 
@@ -45,7 +45,7 @@ class Tool:
         return {"type": "function", "function": function}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ToolUse:
     """The tools of one request."""
 

@@ -14,11 +14,11 @@ and memory (template_process.py).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from influence.dataclass import dataclass
 from influence.errors import InvalidParameter, TokenizerError
 from influence.text.model_files import read_json_object, read_text
 from influence.text.special_tokens import CONFIG_MAX_BYTES
@@ -35,7 +35,7 @@ _HINT_MESSAGES = "change the messages as the template asks, or give a plain prom
 _HINT_TEMPLATE = "the template is broken or hostile: give a plain prompt with --raw"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _Source:
     path: Path
     text: str

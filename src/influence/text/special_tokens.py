@@ -14,10 +14,10 @@ transformers ignores them and the post-processor in that file decides.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from influence.dataclass import dataclass
 from influence.errors import TokenizerError
 from influence.text.model_files import read_json_object
 
@@ -27,7 +27,7 @@ _NAMES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_
 _FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class AddedToken:
     """A token that stands outside the model's own vocabulary rules; `tokenizers.AddedToken` as data."""
 
@@ -35,7 +35,7 @@ class AddedToken:
     flags: Mapping[str, bool]  # of _FLAGS, those that the file states
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class SpecialTokens:
     """The named tokens ("bos_token" -> "<s>"), and tokens with their ids that the folder adds."""
 

@@ -10,8 +10,8 @@ call and is none comes back as text. Blanks around calls belong to nobody.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
+from influence.dataclass import dataclass
 from influence.text.tool_formats import (
     ARGS_MARK,
     CALL_ID_MARK,
@@ -41,14 +41,14 @@ _INSIDE_STRINGS = re.compile(r'[^"\\]*')
 _NO_JSON = re.compile(r"[^\s\w,:.+\-]")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class TextPart:
     """Text of the reply; never empty."""
 
     text: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ToolCallPart:
     """A whole call."""
 

@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
+
+from influence.dataclass import dataclass
 
 if TYPE_CHECKING:
     from influence.text.tokenizer import Tokenizer
@@ -27,7 +28,7 @@ ARGS_MARK = "[ARGS]"
 CALL_ID_MARK = "[CALL_ID]"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ToolCall:
     """A call that a model made: the tool's name, and its arguments as the text of a JSON object."""
 
@@ -35,7 +36,7 @@ class ToolCall:
     arguments_json: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ToolFormat:
     """How a family writes calls; immutable, compared by value."""
 

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
+from influence.dataclass import dataclass
 from influence.errors import InvalidParameter, TokenizerError
 from influence.text.tool_formats import ToolCall, ToolFormat, arguments_json, json_value
 
@@ -33,7 +33,7 @@ _TOOL = {
 _USER = {"role": "user", "content": "question"}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ToolHabits:
     """What a template does with tools and with the calls of earlier replies."""
 

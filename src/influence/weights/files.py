@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import stat
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from influence.dataclass import dataclass
 from influence.errors import InvalidCheckpoint, ModelFilesMissing
 
 _KINDS = {
@@ -19,7 +19,7 @@ _KINDS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class FileIdentity:
     """Which file this is, and that nobody wrote to it since."""
 

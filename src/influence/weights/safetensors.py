@@ -29,11 +29,11 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, BinaryIO
 
+from influence.dataclass import dataclass
 from influence.errors import InvalidCheckpoint
 from influence.weights.files import open_regular
 from influence.weights.json_scanner import JsonError, JsonScanner
@@ -64,7 +64,7 @@ _PLAIN_TENSOR = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class TensorInfo:
     """What the header says of one tensor; `begin` and `end` count bytes from the start of the data."""
 
@@ -79,7 +79,7 @@ class TensorInfo:
         return self.end - self.begin
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Header:
     """A checked header: every tensor lies in the file, and no two share a byte."""
 

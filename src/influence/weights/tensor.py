@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import accumulate
 from math import prod
 from operator import mul
 from typing import TYPE_CHECKING, Any, Literal
+
+from influence.dataclass import dataclass
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,7 +21,7 @@ ITEM_BYTES: dict[DType, int] = {"F32": 4, "F16": 2, "BF16": 2}
 NUMPY_DTYPES = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Tensor:
     """A read-only view of weights; making or cutting one copies nothing.
 

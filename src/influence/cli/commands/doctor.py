@@ -16,7 +16,7 @@ _PROOF = ("generate", "Once upon a time", "--model-path", "demo", "--max-tokens"
 _PROOF_TIMEOUT_S = 60
 
 
-@click.command(short_help="Check this machine; prove that nothing is sent out.")
+@click.command()
 @json_option
 def doctor(as_json: bool) -> None:
     """Say what this machine is, which engine each device would use, and prove that nothing is sent out.

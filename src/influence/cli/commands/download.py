@@ -6,7 +6,6 @@ import shlex
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +15,7 @@ from influence.cli import options, output
 from influence.cli.failure import BadUsage
 from influence.cli.hub_options import HubOptions, hub_options
 from influence.cli.model_path import MODELS_FOLDER
+from influence.dataclass import dataclass
 from influence.errors import InvalidParameter
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ _MAX_CONNECTIONS = 64
 _SPARE_CONNECTIONS = 4  # for what is asked beside the bytes
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Wish:
     """What the user wants, checked as far as that goes without asking anybody."""
 
@@ -42,7 +42,7 @@ class Wish:
     connections: int
 
 
-@click.command(short_help="Download a model so that it is surely right.")
+@click.command()
 @click.argument("model", required=False, type=options.text)
 @click.option(
     "-m", "--model", "named", metavar="ORG/NAME", type=options.text, help="The model, if not given as MODEL."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -11,6 +10,7 @@ from influence.cli import interrupts, options, output
 from influence.cli.options import EngineOptions
 from influence.cli.prompt_input import read_prompt
 from influence.cli.structure import compiled, read_structure
+from influence.dataclass import dataclass
 
 if TYPE_CHECKING:
     from influence.cli.loading import TextModel
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from influence.text.template_process import TemplateProcess
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Request:
     """All that is decided before the engine is loaded."""
 
@@ -33,7 +33,7 @@ class Request:
     constraint: ConstraintSource | None  # what the text must keep to
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Reply:
     """What came of a request."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,7 @@ import click
 from influence.cli import options, output
 from influence.cli.hub_options import DEFAULT_MIRROR, HubOptions, hub_options
 from influence.cli.model_path import MODELS_FOLDER
+from influence.dataclass import dataclass
 
 if TYPE_CHECKING:
     from influence.engines.base import KvType
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _USUAL_CONTEXT = 4096
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Source:
     """A model wherever it is: its config.json, the tensors that its headers list, and its files' sizes."""
 
@@ -38,7 +38,7 @@ class Source:
     free_bytes: int  # on the disk where they are, or would be
 
 
-@click.command(short_help="Say whether this machine can run a model.")
+@click.command()
 @click.argument("model", type=options.text)
 @click.option(
     "--context",
