@@ -21,16 +21,20 @@ from contextlib import redirect_stderr, redirect_stdout
 from influence.cli.main import main
 with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
     exit_codes = [main(arguments) for arguments in {runs}]
-print(json.dumps([exit_codes, sorted({{name.partition(".")[0] for name in sys.modules}})]))
+print(json.dumps([exit_codes, sorted(sys.modules)]))
 """
 
 
 def exit_codes_and_modules(*runs: list[str]) -> tuple[list[int], set[str]]:
-    """Of one process that runs the commands in turn: how each ended, and the top-level modules imported."""
+    """Of one process that runs the commands in turn: how each ended, and the modules imported."""
     done = run_python(MODULES_AFTER.format(runs=list(runs)))
     assert done.returncode == 0, done.stderr
     exit_codes, modules = json.loads(done.stdout)
     return exit_codes, set(modules)
+
+
+def below(package: str, modules: set[str]) -> set[str]:
+    return {name for name in modules if name.startswith(f"{package}.")}
 
 
 def commands() -> Iterator[tuple[str, ...]]:
@@ -53,6 +57,19 @@ def test_help_and_usage_errors_import_nothing_heavy() -> None:
     exit_codes, loaded = exit_codes_and_modules(*helps, *mistakes)
     assert exit_codes == [0] * len(helps) + [2] * len(mistakes)
     assert loaded & HEAVY == set()
+
+
+def test_the_list_of_commands_imports_none_of_them() -> None:
+    exit_codes, loaded = exit_codes_and_modules(["--help"], ["--version"])
+    assert exit_codes == [0, 0]
+    assert below("influence.cli.commands", loaded) == set()
+    assert loaded & {"json", "pathlib", "dataclasses"} == {"json"}  # the probe's own
+
+
+def test_a_model_s_family_alone_is_imported() -> None:
+    exit_codes, loaded = exit_codes_and_modules(["inspect", "model", "-m", MODEL])
+    assert exit_codes == [0]
+    assert below("influence.models.families", loaded) == {"influence.models.families.llama"}
 
 
 def test_a_plain_generation_imports_nothing_that_takes_long_to_import() -> None:

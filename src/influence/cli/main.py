@@ -18,17 +18,26 @@ if TYPE_CHECKING:
     from influence.text.template_process import TemplateProcess
 
 COMMANDS = {
-    "doctor": "influence.cli.commands.doctor:doctor",
-    "download": "influence.cli.commands.download:download",
-    "generate": "influence.cli.commands.generate:generate",
-    "inspect": "influence.cli.commands.inspect:inspect",
-    "list": "influence.cli.commands.list:list_models",
-    "plan": "influence.cli.commands.plan:plan",
-    "rm": "influence.cli.commands.rm:rm",
-    "search": "influence.cli.commands.search:search",
-    "serve": "influence.cli.commands.serve:serve",
-    "show": "influence.cli.commands.show:show",
-    "verify": "influence.cli.commands.verify:verify",
+    "doctor": ("influence.cli.commands.doctor:doctor", "Check this machine; prove that nothing is sent out."),
+    "download": ("influence.cli.commands.download:download", "Download a model so that it is surely right."),
+    "generate": (
+        "influence.cli.commands.generate:generate",
+        "Continue or answer PROMPT with a model on this machine.",
+    ),
+    "inspect": (
+        "influence.cli.commands.inspect:inspect",
+        "Show what a model is made of, or exactly what it would read.",
+    ),
+    "list": ("influence.cli.commands.list:list_models", "List the models in ./models/."),
+    "plan": ("influence.cli.commands.plan:plan", "Say whether this machine can run a model."),
+    "rm": ("influence.cli.commands.rm:rm", "Remove a model from ./models/."),
+    "search": ("influence.cli.commands.search:search", "Find models on the Hub, and see which run here."),
+    "serve": ("influence.cli.commands.serve:serve", "Answer requests over HTTP."),
+    "show": ("influence.cli.commands.show:show", "Show what a model on this disk is."),
+    "verify": (
+        "influence.cli.commands.verify:verify",
+        "Check that a downloaded model is as it was published.",
+    ),
 }
 
 

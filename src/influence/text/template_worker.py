@@ -24,6 +24,7 @@ The environment is the one of transformers/utils/chat_template_utils.py.
 
 from __future__ import annotations
 
+import gc
 import json
 import resource
 import signal
@@ -47,7 +48,9 @@ class _TooLong(Exception):
 def main() -> None:
     """Answer requests until stdin ends."""
     sys.path.extend(sys.argv[1:])
+    gc.disable()  # imports make no garbage
     _import_ahead()
+    gc.enable()
     _limit_resources()
     _say({"ready": True})
     for line in sys.stdin.buffer:

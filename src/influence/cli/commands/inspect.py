@@ -7,8 +7,11 @@ import click
 from influence.cli.lazy import LazyGroup
 
 COMMANDS = {
-    "model": "influence.cli.commands.inspect_model:model",
-    "prompt": "influence.cli.commands.inspect_prompt:prompt",
+    "model": ("influence.cli.commands.inspect_model:model", "Show a model's spec, tensors, types and sizes."),
+    "prompt": (
+        "influence.cli.commands.inspect_prompt:prompt",
+        "Show what a model would read, token by token.",
+    ),
 }
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from influence.text.tokenizer import Tokenizer
 
 
-@click.command(short_help="Show what a model would read, token by token.")
+@click.command()
 @click.argument("prompt", type=options.text)
 @options.model_option
 @options.system_option

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 _HEADINGS = ("model", "architecture", "parameters", "dtype", "size", "context")
 
 
-@click.command(name="list", short_help="List the models in ./models/.")
+@click.command(name="list")
 @json_option
 def list_models(as_json: bool) -> None:
     """List the models in ./models/, and the folders there that can't be run, with the reason.

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from influence.hub.store import Entry
 
 
-@click.command(short_help="Remove a model from ./models/.")
+@click.command()
 @click.argument("model", type=options.text)
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 def rm(model: str, yes: bool) -> None:

@@ -25,7 +25,7 @@ _MAX_RESULTS = 10_000
 _EXAMINED = 2000
 
 
-@click.command(short_help="Find models on the Hub, and see which run here.")
+@click.command()
 @click.argument("query", nargs=-1, required=True, type=options.text)
 @click.option(
     "-l",

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from influence.server.settings import Settings
 
 
-@click.command(short_help="Answer requests over HTTP.")
+@click.command()
 @options.model_option
 @click.option(
     "-p",

@@ -11,7 +11,7 @@ import click
 from influence.cli import options, output
 
 
-@click.command(short_help="Show what a model on this disk is.")
+@click.command()
 @click.argument("model", type=options.text)
 @options.json_option
 def show(model: str, as_json: bool) -> None:

@@ -21,7 +21,7 @@ _MAX_RANGES = 8  # of one file, that are listed
 _FAILED = 1
 
 
-@click.command(short_help="Check that a downloaded model is as it was published.")
+@click.command()
 @click.argument("model", type=options.text)
 @click.option(
     "--repair", is_flag=True, help="Fetch the damaged bytes anew; without this, no connection is opened."
