@@ -64,6 +64,9 @@ inline constexpr int kMantissaBits = 23;  // below the exponent of a float32
 
 static constexpr int64_t group_cols(DType packed) { return packed == DType::kQ8 ? 64 : 32; }
 
+// Columns of activations that share a scale.
+static constexpr int64_t block_cols(DType packed) { return packed == DType::kQ8 ? 64 : 256; }
+
 static constexpr int64_t group_bytes(DType packed) {
   return kScaleBytes + (packed == DType::kQ8 ? 16 : 4) * kQuadBytes;
 }

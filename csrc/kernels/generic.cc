@@ -234,8 +234,8 @@ constexpr MatmulKernel matmul_kernel() {
   return {prepared_bytes, 32, prepare, no_scratch_bytes, multiply<Element>, 8};
 }
 
-// One row of a panel of q8: the weights in column `col` of a group are
-// value(group, col) * scale(group).
+// One row of a panel of q8: the weight in column `col` of a group is
+// value(group, col) * factor(group) * scale(group) * base().
 struct Q8Row {
   const char* panel;
   int64_t row;
@@ -245,7 +245,9 @@ struct Q8Row {
     const auto* quads = reinterpret_cast<const uint8_t*>(group(g) + kScaleBytes);
     return quads[col / 4 * kQuadBytes + 4 * row + col % 4] - 128;
   }
+  int32_t factor(int64_t) const { return 1; }
   float scale(int64_t g) const { return to_float(reinterpret_cast<const BF16*>(group(g))[row]); }
+  static float base() { return 1; }
 };
 
 // The same of q4.
@@ -260,14 +262,28 @@ struct Q4Row {
     const int8_t zero = reinterpret_cast<const int8_t*>(group(g) + kPanelRows)[row];
     return kQ4Values[col % 8 < 4 ? both & 15 : both >> 4] - 128 - zero;
   }
-  float scale(int64_t g) const {
+  int32_t factor(int64_t g) const { return reinterpret_cast<const uint8_t*>(group(g))[row]; }
+  static float scale(int64_t) { return 1; }
+  float base() const {
     const auto exponent = static_cast<uint32_t>(reinterpret_cast<const uint8_t*>(panel)[row]);
     const uint32_t bits = exponent << kMantissaBits;
     float base;
     memcpy(&base, &bits, sizeof(base));
-    return static_cast<float>(reinterpret_cast<const uint8_t*>(group(g))[row]) * base;
+    return base;
   }
 };
+
+// Of whole numbers: below 2^31, for a block of q4 has 256 columns.
+template <int64_t kCols, class PackedRow>
+int32_t block_sum(const PackedRow& row, const int8_t* x, int64_t first_group, int64_t end) {
+  int32_t total = 0;
+  for (int64_t g = first_group; g < end; ++g) {
+    int32_t sum = 0;
+    for (int64_t k = 0; k < kCols; ++k) sum += row.value(g, k) * x[g * kCols + k];
+    total += sum * row.factor(g);
+  }
+  return total;
+}
 
 template <DType kPacked, class PackedRow>
 void multiply_packed(const void* x, int64_t n_tokens, const void* w, int64_t, int64_t n_rows,
@@ -279,14 +295,12 @@ void multiply_packed(const void* x, int64_t n_tokens, const void* w, int64_t, in
     for (int64_t t = 0; t < n_tokens; ++t) {
       const Row token(x, t, cols);
       float total = 0;
-      for (int64_t g = 0; g < Row::n_groups(cols); ++g) {
-        int32_t sum = 0;
-        for (int64_t k = 0; k < Row::kCols; ++k) {
-          sum += row.value(g, k) * token.values[g * Row::kCols + k];
-        }
-        total += static_cast<float>(sum) * row.scale(g) * token.scales[g];
+      for (int64_t g = 0; g < Row::n_groups(cols); g += Row::kBlockGroups) {
+        const int64_t end = std::min(g + Row::kBlockGroups, Row::n_groups(cols));
+        const auto sum = static_cast<float>(block_sum<Row::kCols>(row, token.values, g, end));
+        total += sum * row.scale(g) * token.scales[g / Row::kBlockGroups];
       }
-      out[t * out_stride + r] = total;
+      out[t * out_stride + r] = total * row.base();
     }
   }
 }

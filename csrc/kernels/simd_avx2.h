@@ -156,6 +156,7 @@ inline Bytes look_up(Bytes table, Bytes indices) { return _mm256_shuffle_epi8(ta
 inline Bytes low_halves(Bytes x) { return _mm256_and_si256(x, _mm256_set1_epi8(15)); }
 inline Bytes high_halves(Bytes x) { return low_halves(_mm256_srli_epi16(x, 4)); }
 
+inline Ints broadcast_int(int32_t x) { return (Ints)_mm256_set1_epi32(x); }
 inline Vector to_floats(Ints x) { return _mm256_cvtepi32_ps((__m256i)x); }
 inline Vector as_floats(Ints bits) { return _mm256_castsi256_ps((__m256i)bits); }
 inline Ints load_ints(const uint8_t* p) {  // (kLanes,)
@@ -168,6 +169,10 @@ inline Ints load_ints(const int8_t* p) {
 // dot(sum, w, x) adds to each lane the products of its 4 weights, 128 too large,
 // with 4 activations; first_sum is what to begin with so that this comes right,
 // where the activations of all calls add up to x_sum.
+// dot_words adds to each lane the products of its two words with two of the other.
+inline Ints dot_words(Ints sum, Ints a, Ints b) {
+  return sum + (Ints)_mm256_madd_epi16((__m256i)a, (__m256i)b);
+}
 // |x| times w with the sign of x: pairs stay within 2 * 127 * 127 < 2^15.
 inline Ints first_sum(int32_t) { return (Ints)_mm256_setzero_si256(); }
 inline Ints dot(Ints sum, Bytes w, Bytes x) {

@@ -151,6 +151,7 @@ inline Bytes look_up(Bytes table, Bytes indices) { return _mm512_shuffle_epi8(ta
 inline Bytes low_halves(Bytes x) { return _mm512_and_si512(x, _mm512_set1_epi8(15)); }
 inline Bytes high_halves(Bytes x) { return low_halves(_mm512_srli_epi16(x, 4)); }
 
+inline Ints broadcast_int(int32_t x) { return (Ints)_mm512_set1_epi32(x); }
 inline Vector to_floats(Ints x) { return _mm512_cvtepi32_ps((__m512i)x); }
 inline Vector as_floats(Ints bits) { return _mm512_castsi512_ps((__m512i)bits); }
 inline Ints load_ints(const uint8_t* p) {  // (kLanes,)
@@ -163,12 +164,19 @@ inline Ints load_ints(const int8_t* p) {
 // dot(sum, w, x) adds to each lane the products of its 4 weights, 128 too large,
 // with 4 activations; first_sum is what to begin with so that this comes right,
 // where the activations of all calls add up to x_sum.
+// dot_words adds to each lane the products of its two words with two of the other.
 #ifdef __AVX512VNNI__
+inline Ints dot_words(Ints sum, Ints a, Ints b) {
+  return (Ints)_mm512_dpwssd_epi32((__m512i)sum, (__m512i)a, (__m512i)b);
+}
 inline Ints first_sum(int32_t x_sum) { return (Ints)_mm512_set1_epi32(-128 * x_sum); }
 inline Ints dot(Ints sum, Bytes w, Bytes x) {
   return (Ints)_mm512_dpbusd_epi32((__m512i)sum, w, x);
 }
 #else
+inline Ints dot_words(Ints sum, Ints a, Ints b) {
+  return sum + (Ints)_mm512_madd_epi16((__m512i)a, (__m512i)b);
+}
 // |x| times w with the sign of x: pairs stay within 2 * 127 * 127 < 2^15.
 inline Ints first_sum(int32_t) { return (Ints)_mm512_setzero_si512(); }
 inline Ints dot(Ints sum, Bytes w, Bytes x) {

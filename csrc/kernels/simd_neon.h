@@ -129,6 +129,7 @@ inline Bytes look_up(Bytes table, Bytes indices) { return vqtbl1q_u8(table, indi
 inline Bytes low_halves(Bytes x) { return vandq_u8(x, vdupq_n_u8(15)); }
 inline Bytes high_halves(Bytes x) { return vshrq_n_u8(x, 4); }
 
+inline Ints broadcast_int(int32_t x) { return vdupq_n_s32(x); }
 inline Vector to_floats(Ints x) { return vcvtq_f32_s32(x); }
 inline Vector as_floats(Ints bits) { return vreinterpretq_f32_s32(bits); }
 inline Ints load_ints(const uint8_t* p) {  // (kLanes,)
@@ -147,6 +148,12 @@ inline Ints load_ints(const int8_t* p) {
 // dot(sum, w, x) adds to each lane the products of its 4 weights, 128 too large,
 // with 4 activations; first_sum is what to begin with so that this comes right,
 // where the activations of all calls add up to x_sum.
+// dot_words adds to each lane the products of its two words with two of the other.
+inline Ints dot_words(Ints sum, Ints a, Ints b) {
+  const int16x8_t x = vreinterpretq_s16_s32(a), y = vreinterpretq_s16_s32(b);
+  return vaddq_s32(sum, vpaddq_s32(vmull_s16(vget_low_s16(x), vget_low_s16(y)),
+                                   vmull_high_s16(x, y)));
+}
 // Sums of two products stay within 2 * 127 * 127 < 2^15.
 inline Ints first_sum(int32_t) { return vdupq_n_s32(0); }
 inline Ints dot(Ints sum, Bytes w, Bytes x) {

@@ -9,6 +9,7 @@ from influence import _native
 
 FORMATS = ["q8", "q4"]
 GROUP = {"q8": 64, "q4": 32}
+BLOCK = {"q8": 64, "q4": 256}  # columns of activations that share a scale
 PANEL = 64
 # kQ4Values of csrc/packed.h, which tools/fit_q4_table.py computed.
 Q4_VALUES = np.array([1, 28, 48, 66, 81, 95, 109, 122, 134, 147, 161, 175, 190, 208, 228, 255]) - 128
@@ -55,11 +56,11 @@ def _unpacked_q4(panels: Bytes, n_groups: int) -> npt.NDArray[np.float64]:
 def seen(x: Floats, form: str) -> npt.NDArray[np.float64]:
     """The activations that a product with packed weights sees, (n_tokens, cols)."""
     n_tokens, cols = x.shape
-    n_groups = -(-cols // GROUP[form])
-    groups = np.zeros((n_tokens, n_groups * GROUP[form]), np.float32)
-    groups[:, :cols] = x
-    groups = groups.reshape(n_tokens, n_groups, GROUP[form])
-    largest = np.abs(groups).max(axis=2, keepdims=True)
+    n_blocks = -(-cols // BLOCK[form])
+    blocks = np.zeros((n_tokens, n_blocks * BLOCK[form]), np.float32)
+    blocks[:, :cols] = x
+    blocks = blocks.reshape(n_tokens, n_blocks, BLOCK[form])
+    largest = np.abs(blocks).max(axis=2, keepdims=True)
     factor = np.divide(np.float32(127), largest, out=np.zeros_like(largest), where=largest > 0)
-    values = np.rint(groups * factor).astype(np.float64)
+    values = np.rint(blocks * factor).astype(np.float64)
     return (values * (largest / np.float32(127))).reshape(n_tokens, -1)[:, :cols]
