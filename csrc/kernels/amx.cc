@@ -1,6 +1,6 @@
 // AMX (Intel since Sapphire Rapids): avx512_bf16, with products of BF16 weights in
-// tiles, nine times as fast for many tokens, and those of q8 and of BF16 in twelve
-// bits. Activations are rounded as there; a sum's order differs, so its last bits do.
+// tiles, nine times as fast for many tokens, and those of q8, of q4 and of BF16 in
+// twelve bits. Activations are rounded as there; a sum's order differs, so its last bits do.
 #include <math.h>
 
 // clang-format off
@@ -10,6 +10,7 @@
 #include "simd_amx.h"
 #include "tile_matmul.h"
 #include "tile_packed.h"
+#include "tile_q4.h"
 #include "tile_bf12.h"
 // clang-format on
 
@@ -39,6 +40,7 @@ constexpr KernelTable table() {
       .arrange = arrange_tokens,
   };
   table.matmul[static_cast<int>(DType::kQ8)].multiply = multiply_packed_tiles;
+  table.matmul[static_cast<int>(DType::kQ4)].multiply = multiply_q4_tiles;
   return table;
 }
 

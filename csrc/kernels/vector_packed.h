@@ -66,15 +66,19 @@ struct Q4Panel {
   static Slab slab(const char* panel, int64_t first, int64_t n, uint8_t* scratch) {
     auto* bases = reinterpret_cast<float*>(scratch);
     uint8_t* quads = scratch + kBasesBytes;
-    for (int64_t row = 0; row < kPanelRows; row += kLanes) {
-      const auto* exponents = reinterpret_cast<const uint8_t*>(panel) + row;
-      store(bases + row, as_floats(load_ints(exponents) << kMantissaBits));
-    }
+    load_bases(panel, bases);
     const char* group = panel + kQ4HeadBytes + first * group_bytes(kType);
     for (int64_t i = 0; i < n; ++i) {
       unpack(group + i * group_bytes(kType) + kScaleBytes, quads + i * kGroupQuadBytes);
     }
     return {group, quads, kGroupQuadBytes, group_bytes(kType), bases};
+  }
+
+  static void load_bases(const char* panel, float* bases) {  // (kPanelRows,)
+    for (int64_t row = 0; row < kPanelRows; row += kLanes) {
+      const auto* exponents = reinterpret_cast<const uint8_t*>(panel) + row;
+      store(bases + row, as_floats(load_ints(exponents) << kMantissaBits));
+    }
   }
 
   static Vector finished(const Slab& slab, int64_t row, Vector total) {
