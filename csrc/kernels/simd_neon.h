@@ -151,8 +151,8 @@ inline Ints load_ints(const int8_t* p) {
 // dot_words adds to each lane the products of its two words with two of the other.
 inline Ints dot_words(Ints sum, Ints a, Ints b) {
   const int16x8_t x = vreinterpretq_s16_s32(a), y = vreinterpretq_s16_s32(b);
-  return vaddq_s32(sum, vpaddq_s32(vmull_s16(vget_low_s16(x), vget_low_s16(y)),
-                                   vmull_high_s16(x, y)));
+  return vaddq_s32(sum,
+                   vpaddq_s32(vmull_s16(vget_low_s16(x), vget_low_s16(y)), vmull_high_s16(x, y)));
 }
 // Sums of two products stay within 2 * 127 * 127 < 2^15.
 inline Ints first_sum(int32_t) { return vdupq_n_s32(0); }

@@ -78,12 +78,14 @@ struct Q4Block {
 // Up to 16 tokens.
 struct Q4Tokens {
   using Row = PreparedRow<DType::kQ4>;
+  int64_t token;
   Row first;
   int64_t stride;  // bytes from one token's row to the next's
   int64_t n;
 
   Q4Tokens(const PackedProduct& p, int64_t token)
-      : first(p.x, token, p.cols),
+      : token(token),
+        first(p.x, token, p.cols),
         stride(Row::bytes(p.cols)),
         n(p.n_tokens - token < kTileRows ? p.n_tokens - token : kTileRows) {}
 
@@ -100,8 +102,11 @@ struct Q4Tokens {
   }
 };
 
-// Sums of a block, of one or two tiles of tokens and 16 rows: high bytes', low bytes'.
-using Q4Sums = int32_t[2][2][kTileRows][kLanes];
+// Sums of a block for 16 tokens and 16 rows.
+struct Q4TileSums {
+  alignas(kAlignment) int32_t high[kTileRows][kLanes];
+  alignas(kAlignment) int32_t low[kTileRows][kLanes];
+};
 
 struct Q4Outputs {
   const PackedProduct& p;
@@ -110,22 +115,22 @@ struct Q4Outputs {
   const float* bases;         // (kPanelRows,)
 
   // Adds the tiles' sums for 16 tokens and the panel's vector `v` of rows.
-  void add(const Q4Tokens& tokens, int64_t token, const Q4Block& weights, int64_t v,
-           const int32_t (*high)[kLanes], const int32_t (*low)[kLanes]) const {
+  void add(const Q4Tokens& tokens, const Q4Block& weights, int64_t v,
+           const Q4TileSums& sums) const {
     const int64_t n = n_rows - v * kLanes;
     if (n <= 0) return;
     const Vector base = load(bases + v * kLanes);
     for (int64_t t = 0; t < tokens.n; ++t) {
-      Ints sum = (Ints)_mm512_load_si512(high[t]) << 8;
-      sum += (Ints)_mm512_load_si512(low[t]);
+      Ints sum = (Ints)_mm512_load_si512(sums.high[t]) << 8;
+      sum += (Ints)_mm512_load_si512(sums.low[t]);
       const int16_t* x_sums = tokens.sums(t, block);
       for (int64_t pair = 0; pair < weights.n_pairs; ++pair) {
         sum = dot_words(sum, weights.zeros[v][pair], sum_words(x_sums + 2 * pair));
       }
-      float* out = p.out + (token + t) * p.out_stride + first_row + v * kLanes;
+      float* out = p.out + (tokens.token + t) * p.out_stride + first_row + v * kLanes;
       const Vector before = block == 0 ? zero() : load(out, n);
-      const Vector total =
-          multiply_add(to_floats(sum), broadcast(tokens.scale(t, block)), before);
+      const Vector scale = broadcast(tokens.scale(t, block));
+      const Vector total = multiply_add(to_floats(sum), scale, before);
       store(out, block + 1 == n_blocks ? total * base : total, n);
     }
   }
@@ -143,57 +148,63 @@ inline void use_q4_tiles(int64_t n_first, int64_t n_second) {
   tiles.use();
 }
 
-// The block's sums of all its columns for 16 rows. Activations are signed, the high
-// bytes of weights too, the low ones not.
+// 32 tokens, or at most 16, and a block of a panel. While a vector of rows' sums
+// become outputs, the tiles multiply the next one's.
 template <bool kTwo>
-inline void multiply_q4_block(const Q4Block& weights, int64_t v, const Q4Tokens& first,
-                              const Q4Tokens& second, int64_t block, Q4Sums& sums) {
-  _tile_zero(0);
-  _tile_zero(1);
-  if constexpr (kTwo) {
-    _tile_zero(2);
-    _tile_zero(3);
-  }
-  for (int64_t pair = 0; pair < weights.n_pairs; ++pair) {
-    _tile_loadd(4, first.values(block) + pair * kTileRowBytes, first.stride);
-    _tile_loadd(6, weights.high[v][pair], kTileRowBytes);
-    _tile_dpbssd(0, 4, 6);
-    _tile_loadd(7, weights.low[v][pair], kTileRowBytes);
-    _tile_dpbsud(1, 4, 7);
-    if constexpr (kTwo) {
-      _tile_loadd(5, second.values(block) + pair * kTileRowBytes, second.stride);
-      _tile_dpbssd(2, 5, 6);
-      _tile_dpbsud(3, 5, 7);
-    }
-  }
-  _tile_stored(0, sums[0][0], kTileRowBytes);
-  _tile_stored(1, sums[0][1], kTileRowBytes);
-  if constexpr (kTwo) {
-    _tile_stored(2, sums[1][0], kTileRowBytes);
-    _tile_stored(3, sums[1][1], kTileRowBytes);
-  }
-}
+class Q4Step {
+ public:
+  Q4Step(const Q4Outputs& outputs, const Q4Block& weights, int64_t token)
+      : outputs_(outputs),
+        weights_(weights),
+        first_(outputs.p, token),
+        second_(kTwo ? Q4Tokens(outputs.p, token + kTileRows) : first_) {}
 
-// 32 tokens and a block of a panel. While a vector of rows' sums become outputs, the
-// tiles multiply the next one's.
-template <bool kTwo>
-inline void add_q4_tokens(const Q4Outputs& outputs, const Q4Block& weights, int64_t token) {
-  const Q4Tokens first(outputs.p, token);
-  const Q4Tokens second = kTwo ? Q4Tokens(outputs.p, token + kTileRows) : first;
-  alignas(kAlignment) Q4Sums sums[2];
-  const auto multiply = [&](int64_t v) {
-    multiply_q4_block<kTwo>(weights, v, first, second, outputs.block, sums[v % 2]);
-  };
-  multiply(0);
-  for (int64_t v = 0; v < kPanelVectors; ++v) {
-    if (v + 1 < kPanelVectors) multiply(v + 1);
-    const Q4Sums& done = sums[v % 2];
-    outputs.add(first, token, weights, v, done[0][0], done[0][1]);
-    if constexpr (kTwo) {
-      outputs.add(second, token + kTileRows, weights, v, done[1][0], done[1][1]);
+  void run() {
+    multiply(0);
+    for (int64_t v = 0; v < kPanelVectors; ++v) {
+      if (v + 1 < kPanelVectors) multiply(v + 1);
+      outputs_.add(first_, weights_, v, sums_[v % 2][0]);
+      if constexpr (kTwo) outputs_.add(second_, weights_, v, sums_[v % 2][1]);
     }
   }
-}
+
+ private:
+  // Activations are signed, the high bytes of weights too, the low ones not.
+  void multiply(int64_t v) {
+    _tile_zero(0);
+    _tile_zero(1);
+    if constexpr (kTwo) {
+      _tile_zero(2);
+      _tile_zero(3);
+    }
+    const int8_t* first = first_.values(outputs_.block);
+    const int8_t* second = second_.values(outputs_.block);
+    for (int64_t pair = 0; pair < weights_.n_pairs; ++pair) {
+      _tile_loadd(4, first + pair * kTileRowBytes, first_.stride);
+      _tile_loadd(6, weights_.high[v][pair], kTileRowBytes);
+      _tile_dpbssd(0, 4, 6);
+      _tile_loadd(7, weights_.low[v][pair], kTileRowBytes);
+      _tile_dpbsud(1, 4, 7);
+      if constexpr (kTwo) {
+        _tile_loadd(5, second + pair * kTileRowBytes, second_.stride);
+        _tile_dpbssd(2, 5, 6);
+        _tile_dpbsud(3, 5, 7);
+      }
+    }
+    Q4TileSums* sums = sums_[v % 2];
+    _tile_stored(0, sums[0].high, kTileRowBytes);
+    _tile_stored(1, sums[0].low, kTileRowBytes);
+    if constexpr (kTwo) {
+      _tile_stored(2, sums[1].high, kTileRowBytes);
+      _tile_stored(3, sums[1].low, kTileRowBytes);
+    }
+  }
+
+  const Q4Outputs& outputs_;
+  const Q4Block& weights_;
+  const Q4Tokens first_, second_;
+  Q4TileSums sums_[2][2];
+};
 
 inline void add_q4_block(const Q4Outputs& outputs, const Q4Block& weights) {
   const PackedProduct& p = outputs.p;
@@ -205,16 +216,15 @@ inline void add_q4_block(const Q4Outputs& outputs, const Q4Block& weights) {
       use_q4_tiles(n_first, is_whole ? kTileRows : left - n_first);
     }
     if (left > kTileRows) {
-      add_q4_tokens<true>(outputs, weights, token);
+      Q4Step<true>(outputs, weights, token).run();
     } else {
-      add_q4_tokens<false>(outputs, weights, token);
+      Q4Step<false>(outputs, weights, token).run();
     }
   }
 }
 
 inline void multiply_q4_tiles(const void* x, int64_t n_tokens, const void* w, int64_t w_stride,
-                              int64_t n_rows, int64_t cols, float* out, int64_t out_stride,
-                              void*) {
+                              int64_t n_rows, int64_t cols, float* out, int64_t out_stride, void*) {
   if (n_tokens < kManyQ4Tokens) {
     return multiply_packed<Q4Panel>(x, n_tokens, w, w_stride, n_rows, cols, out, out_stride,
                                     nullptr);

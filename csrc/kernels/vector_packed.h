@@ -181,8 +181,8 @@ inline void add_block(const PreparedRow<DType::kQ4>* rows, int64_t group, const 
   GroupSums<kTokens> block = {};
   for (int64_t i = 0; i < n_groups; ++i) {
     GroupSums<kTokens> sum;
-    add_products<DType::kQ4, kTokens>(rows, group + i,
-                                      slab.quads_of(g + i) + vector * kVectorBytes, sum);
+    add_products<DType::kQ4, kTokens>(rows, group + i, slab.quads_of(g + i) + vector * kVectorBytes,
+                                      sum);
     const auto* scales = reinterpret_cast<const uint8_t*>(slab.group(g + i));
     UNROLL
     for (int v = 0; v < kPackedVectors; ++v) {
@@ -207,8 +207,7 @@ inline void add_block(const PreparedRow<DType::kQ4>* rows, int64_t group, const 
     const Vector scale = broadcast(rows[t].scales[group / PreparedRow<DType::kQ4>::kBlockGroups]);
     UNROLL
     for (int v = 0; v < kPackedVectors; ++v) {
-      total[t][vector + v] =
-          multiply_add(to_floats(block[t][v]), scale, total[t][vector + v]);
+      total[t][vector + v] = multiply_add(to_floats(block[t][v]), scale, total[t][vector + v]);
     }
   }
 }
