@@ -23,7 +23,9 @@
 // outputs of one row, a scale is a vector like any other, and a product of one
 // row reads the panel from its first byte to its last.
 //
-// 8.25 bits a weight for q8; 4.5 for q4, and 8 for each row.
+// 8.25 bits a weight for q8; 4.5 for q4, and 8 for each row. Scales and zeros of q4
+// are whole numbers, so that 256 columns' products with activations of a byte add up
+// to one of 32 bits: tiles may take them 64 columns at a time.
 //
 // bf12: bfloat16 in twelve bits, and nothing is lost. The weights of a row use few
 // exponents: 15 neighbouring ones cover all but about two of ten thousand. A panel
