@@ -20,9 +20,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from influence.dataclass import dataclass
 from influence.engines.sampling import Draw, Sample
 from influence.models.spec import ModelSpec
 
@@ -88,7 +88,7 @@ class Session(ABC):
         """Give the blocks back. Closing twice is allowed; using a closed session is not."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Step:
     """Tokens to append to a session; a prompt, a chunk of one, one decoded token, drafts to verify."""
 
@@ -97,7 +97,7 @@ class Step:
     n_logits: int = 1  # logit rows wanted, for the last tokens of the step; 0 for an inner chunk
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class KvPool:
     """The KV cache as the scheduler sees it: equal blocks of `block_size` positions."""
 

@@ -7,10 +7,9 @@ a counter-based generator, so batching, streaming and threads change nothing.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from influence.dataclass import dataclass
 from influence.errors import InvalidParameter
 
 if TYPE_CHECKING:
@@ -28,7 +27,7 @@ _MASK_64 = (1 << 64) - 1
 _GOLDEN = 0x9E3779B97F4A7C15  # 2^64 / golden ratio, splitmix64's increment
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class SamplingParams:
     """What the user asked of sampling; immutable.
 
@@ -69,7 +68,7 @@ class SamplingParams:
         return (self.repeat_penalty, self.presence_penalty, self.frequency_penalty) != (1.0, 0.0, 0.0)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Draw:
     """One token to choose (or to score): from row `row` of the last forward, for `position`."""
 
@@ -95,7 +94,7 @@ class Draw:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Sample:
     """A chosen token."""
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from influence.dataclass import dataclass
 from influence.engines.sampling import Draw
 from influence.generation.sequence import SequenceState
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Chunk:
     """What a sequence runs in a step."""
 
@@ -22,7 +22,7 @@ class Chunk:
         return self.n_tokens + len(self.draft)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Rows:
     """Rows of logits that are a sequence's, and the guess at the token that they give."""
 
@@ -41,7 +41,7 @@ class Rows:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Drawn:
     """What one sequence wants of the rows of a step."""
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from queue import SimpleQueue
 from types import TracebackType
 from typing import Literal, Self
 
-from influence.dataclass import dataclass
 from influence.engines.sampling import Sample
 from influence.errors import InfluenceError
 
@@ -15,7 +15,7 @@ from influence.errors import InfluenceError
 FinishReason = Literal["stop", "length", "cancelled"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Statistics:
     """What a request cost."""
 
@@ -40,7 +40,7 @@ class Statistics:
         return (self.completion_tokens - 1) / self.decode_s if self.decode_s > 0 else None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class TextDelta:
     """The next piece of text: whole characters, never part of a stop string.
 
@@ -54,7 +54,7 @@ class TextDelta:
     logprobs: tuple[Sample, ...] = ()  # one a token, if they were asked for
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Finished:
     """The end of a completion; nothing follows it."""
 
@@ -64,7 +64,7 @@ class Finished:
     eos: Sample | None = None  # the EOS token that ended it, if one did and logprobs were asked for
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class PromptScored:
     """How likely each token of the prompt was after those before it; comes before any text.
 
@@ -78,7 +78,7 @@ Event = TextDelta | PromptScored | Finished
 OnEvent = Callable[[Event | InfluenceError], None]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Completion:
     """All events of a request in one."""
 
