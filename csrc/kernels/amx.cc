@@ -41,6 +41,7 @@ constexpr KernelTable table() {
   };
   table.matmul[static_cast<int>(DType::kQ8)].multiply = multiply_packed_tiles;
   table.matmul[static_cast<int>(DType::kQ4)].multiply = multiply_q4_tiles;
+  table.matmul[static_cast<int>(DType::kQ4)].scratch_bytes = q4_totals_bytes;
   return table;
 }
 

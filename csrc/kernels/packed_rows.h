@@ -51,18 +51,23 @@ inline float rounded(float x) {
   return (x + kRounder) - kRounder;
 }
 
+inline constexpr uint32_t kInfinityBits = 0x7f800000;
+
 template <DType kPacked>
 void prepare_block(const float* x,  // (kBlockCols,)
                    int64_t n_groups, int8_t* values, float* scale, int16_t* sums) {
   using Row = PreparedRow<kPacked>;
-  float largest = 0;
-  float total = 0;  // NaN where x holds NaN or infinity
+  uint32_t largest_bits = 0;  // sizes are ordered as their bits are, NaN and infinity last
   for (int64_t k = 0; k < Row::kBlockCols; ++k) {
-    float size = fabsf(x[k]);
-    largest = size > largest ? size : largest;
-    total += x[k] * 0.0f;
+    const float size = fabsf(x[k]);
+    uint32_t bits;
+    memcpy(&bits, &size, sizeof(bits));
+    largest_bits = bits > largest_bits ? bits : largest_bits;
   }
-  const float factor = largest > 0 && total == 0 ? 127.0f / largest : 0.0f;
+  float largest;
+  memcpy(&largest, &largest_bits, sizeof(largest));
+  const bool is_finite = largest_bits < kInfinityBits;
+  const float factor = largest > 0 && is_finite ? 127.0f / largest : 0.0f;
   for (int64_t group = 0; group < n_groups; ++group) {
     int32_t sum = 0;
     for (int64_t k = group * Row::kCols; k < (group + 1) * Row::kCols; ++k) {
@@ -73,7 +78,7 @@ void prepare_block(const float* x,  // (kBlockCols,)
     }
     sums[group] = static_cast<int16_t>(sum);
   }
-  *scale = largest / 127.0f + total;
+  *scale = is_finite ? largest / 127.0f : __builtin_nanf("");
 }
 
 template <DType kPacked>

@@ -6,7 +6,7 @@
 // 256 * (high bytes) + (low bytes) is a block's exact sum, but for the zeros, which
 // vectors add: the same bits as vector_packed.h, so a call may choose by its size.
 //
-// Bytes moved: W once for each call; a block of a panel, unpacked to 32 KiB, stays
+// Bytes moved: W once for each 512 tokens; a block of a panel, unpacked to 32 KiB, stays
 // near while all tokens pass by, 32 of them at a time. Bound: the tiles. For 32 tokens
 // and 16 rows a block takes sixteen multiplications of tiles, 256 cycles, and some 160
 // for the vectors, which work on the sums of the tiles before.
@@ -108,32 +108,47 @@ struct Q4TileSums {
   alignas(kAlignment) int32_t low[kTileRows][kLanes];
 };
 
-struct Q4Outputs {
-  const PackedProduct& p;
-  int64_t block, n_blocks;
-  int64_t first_row, n_rows;  // of the panel
-  const float* bases;         // (kPanelRows,)
+// What a panel's outputs are so far: of each 16 tokens and vector of rows in a piece,
+// for outputs lie pages apart, and all of them in a few sets of the cache.
+class Q4Totals {
+ public:
+  explicit Q4Totals(float* scratch) : totals_(scratch) {}
 
-  // Adds the tiles' sums for 16 tokens and the panel's vector `v` of rows.
-  void add(const Q4Tokens& tokens, const Q4Block& weights, int64_t v,
+  // Adds the tiles' sums of a block for 16 tokens and the panel's vector `v` of rows.
+  void add(const Q4Tokens& tokens, int64_t block, const Q4Block& weights, int64_t v,
            const Q4TileSums& sums) const {
-    const int64_t n = n_rows - v * kLanes;
-    if (n <= 0) return;
-    const Vector base = load(bases + v * kLanes);
-    for (int64_t t = 0; t < tokens.n; ++t) {
+    float* total = at(tokens.token, v);
+    for (int64_t t = 0; t < tokens.n; ++t, total += kLanes) {
       Ints sum = (Ints)_mm512_load_si512(sums.high[t]) << 8;
       sum += (Ints)_mm512_load_si512(sums.low[t]);
       const int16_t* x_sums = tokens.sums(t, block);
       for (int64_t pair = 0; pair < weights.n_pairs; ++pair) {
         sum = dot_words(sum, weights.zeros[v][pair], sum_words(x_sums + 2 * pair));
       }
-      float* out = p.out + (tokens.token + t) * p.out_stride + first_row + v * kLanes;
-      const Vector before = block == 0 ? zero() : load(out, n);
-      const Vector scale = broadcast(tokens.scale(t, block));
-      const Vector total = multiply_add(to_floats(sum), scale, before);
-      store(out, block + 1 == n_blocks ? total * base : total, n);
+      const Vector before = block == 0 ? zero() : load(total);
+      store(total, multiply_add(to_floats(sum), broadcast(tokens.scale(t, block)), before));
     }
   }
+
+  // Once all blocks are there: the outputs of `n_rows` rows from `row` on.
+  void put(const PackedProduct& p, int64_t row, int64_t n_rows, const char* panel) const {
+    alignas(kAlignment) float bases[kPanelRows];
+    Q4Panel::load_bases(panel, bases);
+    for (int64_t t = 0; t < p.n_tokens; ++t) {
+      for (int64_t v = 0; v * kLanes < n_rows; ++v) {
+        const Vector total = load(at(t, v) + t % kTileRows * kLanes);
+        store(p.out + t * p.out_stride + row + v * kLanes, total * load(bases + v * kLanes),
+              n_rows - v * kLanes);
+      }
+    }
+  }
+
+ private:
+  float* at(int64_t token, int64_t v) const {  // of the 16 tokens that it is one of
+    return totals_ + (token / kTileRows * kPanelVectors + v) * kTileRows * kLanes;
+  }
+
+  float* totals_;
 };
 
 inline void use_q4_tiles(int64_t n_first, int64_t n_second) {
@@ -153,18 +168,18 @@ inline void use_q4_tiles(int64_t n_first, int64_t n_second) {
 template <bool kTwo>
 class Q4Step {
  public:
-  Q4Step(const Q4Outputs& outputs, const Q4Block& weights, int64_t token)
-      : outputs_(outputs),
+  Q4Step(const PackedProduct& p, int64_t token, int64_t block, const Q4Block& weights)
+      : block_(block),
         weights_(weights),
-        first_(outputs.p, token),
-        second_(kTwo ? Q4Tokens(outputs.p, token + kTileRows) : first_) {}
+        first_(p, token),
+        second_(kTwo ? Q4Tokens(p, token + kTileRows) : first_) {}
 
-  void run() {
+  void run(const Q4Totals& totals) {
     multiply(0);
     for (int64_t v = 0; v < kPanelVectors; ++v) {
       if (v + 1 < kPanelVectors) multiply(v + 1);
-      outputs_.add(first_, weights_, v, sums_[v % 2][0]);
-      if constexpr (kTwo) outputs_.add(second_, weights_, v, sums_[v % 2][1]);
+      totals.add(first_, block_, weights_, v, sums_[v % 2][0]);
+      if constexpr (kTwo) totals.add(second_, block_, weights_, v, sums_[v % 2][1]);
     }
   }
 
@@ -177,8 +192,8 @@ class Q4Step {
       _tile_zero(2);
       _tile_zero(3);
     }
-    const int8_t* first = first_.values(outputs_.block);
-    const int8_t* second = second_.values(outputs_.block);
+    const int8_t* first = first_.values(block_);
+    const int8_t* second = second_.values(block_);
     for (int64_t pair = 0; pair < weights_.n_pairs; ++pair) {
       _tile_loadd(4, first + pair * kTileRowBytes, first_.stride);
       _tile_loadd(6, weights_.high[v][pair], kTileRowBytes);
@@ -200,14 +215,14 @@ class Q4Step {
     }
   }
 
-  const Q4Outputs& outputs_;
+  const int64_t block_;
   const Q4Block& weights_;
   const Q4Tokens first_, second_;
   Q4TileSums sums_[2][2];
 };
 
-inline void add_q4_block(const Q4Outputs& outputs, const Q4Block& weights) {
-  const PackedProduct& p = outputs.p;
+inline void add_q4_block(const PackedProduct& p, int64_t block, const Q4Block& weights,
+                         const Q4Totals& totals) {
   for (int64_t token = 0; token < p.n_tokens; token += 2 * kTileRows) {
     const int64_t left = p.n_tokens - token;
     const bool is_whole = left >= 2 * kTileRows;
@@ -216,35 +231,49 @@ inline void add_q4_block(const Q4Outputs& outputs, const Q4Block& weights) {
       use_q4_tiles(n_first, is_whole ? kTileRows : left - n_first);
     }
     if (left > kTileRows) {
-      Q4Step<true>(outputs, weights, token).run();
+      Q4Step<true>(p, token, block, weights).run(totals);
     } else {
-      Q4Step<false>(outputs, weights, token).run();
+      Q4Step<false>(p, token, block, weights).run(totals);
     }
   }
 }
 
+inline void multiply_q4_panels(const PackedProduct& p, const char* panel, int64_t n_rows,
+                               const Q4Totals& totals) {
+  const int64_t n_groups = ceil_div(p.cols, group_cols(DType::kQ4));
+  Q4Block weights;
+  for (int64_t row = 0; row < n_rows; row += kPanelRows, panel += panel_bytes(DType::kQ4, p.cols)) {
+    for (int64_t group = 0; group < n_groups; group += kQ4BlockGroups) {
+      const int64_t left = n_groups - group;
+      weights.unpack(panel, group, left < kQ4BlockGroups ? left : kQ4BlockGroups);
+      finish_writes();
+      add_q4_block(p, group / kQ4BlockGroups, weights, totals);
+    }
+    totals.put(p, row, n_rows - row < kPanelRows ? n_rows - row : kPanelRows, panel);
+  }
+}
+
+// As many tokens at once as there is room for totals; the decoder gives no more.
+inline constexpr int64_t kQ4RunTokens = 512;
+
+inline int64_t q4_totals_bytes(int64_t) {
+  return kQ4RunTokens * kPanelRows * static_cast<int64_t>(sizeof(float));
+}
+
 inline void multiply_q4_tiles(const void* x, int64_t n_tokens, const void* w, int64_t w_stride,
-                              int64_t n_rows, int64_t cols, float* out, int64_t out_stride, void*) {
+                              int64_t n_rows, int64_t cols, float* out, int64_t out_stride,
+                              void* scratch) {
   if (n_tokens < kManyQ4Tokens) {
     return multiply_packed<Q4Panel>(x, n_tokens, w, w_stride, n_rows, cols, out, out_stride,
                                     nullptr);
   }
-  const PackedProduct p = {x, n_tokens, cols, out, out_stride};
-  const int64_t n_groups = ceil_div(cols, group_cols(DType::kQ4));
-  const int64_t n_blocks = ceil_div(n_groups, kQ4BlockGroups);
-  const char* panel = static_cast<const char*>(w);
-  Q4Block weights;
-  alignas(kAlignment) float bases[kPanelRows];
-  for (int64_t row = 0; row < n_rows; row += kPanelRows, panel += panel_bytes(DType::kQ4, cols)) {
-    Q4Panel::load_bases(panel, bases);
-    for (int64_t block = 0; block < n_blocks; ++block) {
-      const int64_t first = block * kQ4BlockGroups;
-      const int64_t left = n_groups - first;
-      weights.unpack(panel, first, left < kQ4BlockGroups ? left : kQ4BlockGroups);
-      finish_writes();
-      const int64_t rows = n_rows - row < kPanelRows ? n_rows - row : kPanelRows;
-      add_q4_block({p, block, n_blocks, row, rows, bases}, weights);
-    }
+  const Q4Totals totals(static_cast<float*>(scratch));
+  for (int64_t token = 0; token < n_tokens; token += kQ4RunTokens) {
+    const int64_t left = n_tokens - token;
+    const PackedProduct p = {
+        static_cast<const char*>(x) + token * PreparedRow<DType::kQ4>::bytes(cols),
+        left < kQ4RunTokens ? left : kQ4RunTokens, cols, out + token * out_stride, out_stride};
+    multiply_q4_panels(p, static_cast<const char*>(w), n_rows, totals);
   }
   _tile_release();
 }

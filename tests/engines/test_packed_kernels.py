@@ -143,6 +143,14 @@ def test_no_split_of_tokens_or_panels_changes_a_bit(table: str, form: str, data:
 
 @each_table
 @each_format
+def test_more_tokens_than_a_kernel_has_room_for_are_each_as_alone(table: str, form: str) -> None:
+    x, w = floats(531, 70), packed(floats(3, 70, seed=1), form)
+    alone = np.concatenate([matmul(table, form, x[[t]], w, 3) for t in (0, 511, 512, 530)])
+    assert matmul(table, form, x, w, 3)[[0, 511, 512, 530]].tobytes() == alone.tobytes()
+
+
+@each_table
+@each_format
 def test_activations_that_are_no_numbers_reach_their_token_alone(table: str, form: str) -> None:
     x = floats(3, 100)
     x[1, 99] = math.inf
