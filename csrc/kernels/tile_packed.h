@@ -15,7 +15,7 @@ namespace influence {
 namespace {
 
 // Fewer tokens than this are left to the vectors, which they do not fill either.
-inline constexpr int64_t kManyPackedTokens = 16;
+inline constexpr int64_t kManyPackedTokens = 7;
 
 // Groups whose scales are at hand together.
 inline constexpr int64_t kRunGroups = 64;

@@ -16,7 +16,7 @@ namespace influence {
 namespace {
 
 // Fewer tokens than this are left to the vectors.
-inline constexpr int64_t kManyQ4Tokens = 16;
+inline constexpr int64_t kManyQ4Tokens = 11;
 
 inline constexpr int64_t kQ4BlockGroups = PreparedRow<DType::kQ4>::kBlockGroups;
 inline constexpr int64_t kQ4Pairs = kQ4BlockGroups / 2;  // of groups: 64 columns, a tile of weights

@@ -152,7 +152,7 @@ def test_activations_grow_with_the_widths_and_not_with_the_depth() -> None:
 
 
 def test_the_bandwidth_is_that_of_a_memory_and_not_of_a_mistaken_unit() -> None:
-    assert 1e8 < measure_bandwidth(0.02) < 1e13
+    assert 1e8 < measure_bandwidth(0.2) < 1e13
 
 
 def test_the_bandwidth_is_measured_where_hardly_any_memory_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
