@@ -264,6 +264,8 @@ def draft_lengths(
     powers of two, so that few need to be measured, and none is tried before its half was.
     """
     n = len(chances)
+    if sum(map(sum, chances)) <= (_WORTHWHILE - 1) * n:
+        return [0] * n  # not even if rows cost nothing
     n_spare = max(0, min(max_rows, costs.reach) - n)
     useful = sorted((-chance, i) for i, own in enumerate(chances) for chance in own[: limits[i]])[:n_spare]
     if not useful:
