@@ -27,8 +27,8 @@ _RUN = "2026-11-28-tinyllama-1.1b"
 SERIES = {  # label: the results whose cases it has
     "bf16": (f"{_RUN}-bf16", f"{_RUN}-bf16-depth", f"{_RUN}-bf16-streams"),
     "packed : bf16": (f"{_RUN}-packed",),
-    "q8 : Q8_0": (f"{_RUN}-q8", f"{_RUN}-q8-streams"),
-    "q4 : Q4_K_M": (f"{_RUN}-q4", f"{_RUN}-q4-streams"),
+    "q8 : Q8_0": (f"{_RUN}-q8", f"{_RUN}-q8-depth-flash-off", f"{_RUN}-q8-streams"),
+    "q4 : Q4_K_M": (f"{_RUN}-q4", f"{_RUN}-q4-depth-flash-off", f"{_RUN}-q4-streams"),
 }
 PANELS = {
     "prefill 512": "a prompt of 512 tokens",
