@@ -34,6 +34,8 @@ BLOCK_SIZE: int = _native.BLOCK_POSITIONS
 # Fewer multiplications than this, 50 microseconds of one thread's, are not worth meeting other threads
 # after every stage.
 SHARED_WORK = 1 << 20
+# Raised whenever the same tokens would leave other keys and values in the cache: prompts kept on disk hold them.
+_ARITHMETIC = 2
 
 
 def kernel_names() -> list[str]:
@@ -173,7 +175,7 @@ class NativeEngine(Engine):
             shared_work,
         )
         rounding = packed.format if packed and not packed.exact else "stored"
-        self.kv_identity = f"native {kernels} {kv_type} {rounding}"
+        self.kv_identity = f"native {_ARITHMETIC} {kernels} {kv_type} {rounding}"
         form = f", {packed.format} weights" if packed else ""
         self.description = f"native {kernels}, {threads} thread{'s' if threads > 1 else ''}{form}"
 
