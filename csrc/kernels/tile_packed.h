@@ -14,7 +14,7 @@
 namespace influence {
 namespace {
 
-// Fewer tokens than this are left to the vectors, which they do not fill either.
+// Fewer tokens than this are left to the vectors: so few rows of a tile are slower, by measurement.
 inline constexpr int64_t kManyPackedTokens = 7;
 
 // Groups whose scales are at hand together.

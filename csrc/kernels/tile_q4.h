@@ -15,7 +15,7 @@
 namespace influence {
 namespace {
 
-// Fewer tokens than this are left to the vectors.
+// Fewer tokens than this are left to the vectors, for the same reason as q8's.
 inline constexpr int64_t kManyQ4Tokens = 11;
 
 inline constexpr int64_t kQ4BlockGroups = PreparedRow<DType::kQ4>::kBlockGroups;
